@@ -23,7 +23,8 @@ Log events
 
 Every event that the daemon logs, by level, with its fields. What a line looks like is in `operating
 <operating.rst#the-log>`_. Events of level ``critical`` are defects of the daemon; their traceback follows
-the fields.
+the fields. What is logged while a request is answered has ``request_id`` too, and in the task of a shared download
+``download``.
 
 """
 _LEVELS: Final = ("critical", "error", "warn", "info", "debug")

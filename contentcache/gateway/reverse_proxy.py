@@ -58,6 +58,7 @@ class ReverseProxy:
         expects = exchange.header("Expect") is not None
         request = ProxyRequest(exchange.method, target, fields, expects_continue=expects)
         async with self._connections.request(request, exchange.body) as opened:
+            exchange.request.identified().answered_by = exchange.request.upstream
             head = self._head(exchange, opened.head, is_page=is_page)
             code = opened.head.code
             await stream(opened.body, exchange, lambda: exchange.start_as_is(code, head, cache_status))

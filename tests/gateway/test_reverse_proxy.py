@@ -354,6 +354,7 @@ class AnswerTests(GatewayTestCase):
         line.answer()
         (access,) = self.written
         self.assertEqual((access.status, access.cache, access.upstream), (200, "pass", REGISTRY))
+        self.assertEqual(access.served_by, REGISTRY)
 
     def assert_failed(self, client: Client, status: int) -> None:
         """The client gets an error in the registry's form."""
