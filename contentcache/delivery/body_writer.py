@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from contentcache.aio.condition import Condition
 from contentcache.core.errors import UpstreamBroken
-from contentcache.upstream.answers import Answer, Inflow
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.inflow import Inflow
 
 #: Bytes that wait to be written, beyond which upstream is paused, and below which it is resumed.
 MOST_QUEUED: Final = 4 << 20

@@ -67,7 +67,7 @@ class DownloadSteps:
                     reason=error.message,
                 )
         except Exception:  # noqa: BLE001  # clients must not wait for ever because of a defect here
-            self._log.failure("download failed", origin=download.key.origin, digest=download.key.digest)
+            self._log.failure("download crashed", origin=download.key.origin, digest=download.key.digest)
             download.failure = cache_failed()
         download.is_closing = True
         download.segments.close()

@@ -41,7 +41,8 @@ from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import UndecidedError
 from contentcache.storage.interfaces import BlobFile, BlobIndex, Store
-from contentcache.upstream.answers import Answer, AnswerTooLarge, Inflow, is_html
+from contentcache.upstream.answers import Answer, AnswerTooLarge, is_html
+from contentcache.upstream.inflow import Inflow
 
 #: Bytes of a sample.
 SAMPLE: Final = 4096

@@ -38,8 +38,9 @@ from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.upstream.agent import UpstreamTransport
-from contentcache.upstream.answers import Answer, Inflow
+from contentcache.upstream.answers import Answer
 from contentcache.upstream.content_coding import content_codings
+from contentcache.upstream.inflow import Inflow
 from contentcache.upstream.redirects import REDIRECTS
 from contentcache.upstream.responses import why
 

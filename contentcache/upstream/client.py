@@ -8,7 +8,6 @@ a 4xx of the host that it redirects to is a failed request (:class:`TargetRefuse
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Final, TypeVar
 
 from attrs import evolve
@@ -44,7 +43,7 @@ from contentcache.upstream.account import (
 )
 from contentcache.upstream.addresses import Place
 from contentcache.upstream.agent import UpstreamTransport
-from contentcache.upstream.answers import Answer
+from contentcache.upstream.answers import Answer, check_coding
 from contentcache.upstream.circuit_breaker import CircuitBreaker
 from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
 from contentcache.upstream.request import Request, UpstreamLimits, WholeBody
@@ -328,29 +327,4 @@ def _check_status(answer: Answer, request: Request, wall: float) -> None:
     if answer.redirected and status >= 400 and not (missing or is_range_refusal(answer, request)):  # noqa: PLR2004
         answer.abandon()
         raise TargetRefused(f"the storage behind {answer.host} answered {status}")
-    _check_coding(answer, request)
-
-
-def _check_coding(answer: Answer, request: Request) -> None:
-    """Let what is compressed be decoded, or refuse it."""
-    if not answer.codings or request.method == "HEAD":
-        return
-    if answer.status >= 400:  # noqa: PLR2004
-        with suppress(UpstreamBroken):  # then the status and the headers have to say enough
-            answer.decode()
-    elif request.kind != "blobs":
-        try:
-            answer.decode()
-        except UpstreamBroken:
-            answer.abandon()
-            raise
-    elif not answer.redirected:
-        # Storage says so of objects that were stored compressed, and sends them as they are, with the right
-        # digest. A proxy before a registry compresses what it passes on: its ranges and lengths are of other
-        # bytes than those that were asked for.
-        codings = ", ".join(answer.codings)[:100]
-        answer.abandon()
-        raise UpstreamBroken(
-            f"{answer.host} compresses blobs (Content-Encoding: {codings!r}) although it was asked not to, so"
-            " that they have another digest; turn that off at the registry or the proxy before it"
-        )
+    check_coding(answer, request.method, request.kind)

@@ -9,7 +9,8 @@ from typing import Final
 from twisted.python.failure import Failure
 
 from contentcache.aio.condition import Condition
-from contentcache.upstream.answers import Answer, Inflow
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.inflow import Inflow
 
 _MOST_QUEUED: Final = 256 << 10
 

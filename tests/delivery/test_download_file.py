@@ -18,7 +18,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
 from contentcache.delivery.download_file import DownloadFile
 from contentcache.storage.memory import MemoryStore
-from contentcache.upstream.answers import Inflow
+from contentcache.upstream.inflow import Inflow
 from tests.delivery.in_memory import ORIGIN
 
 

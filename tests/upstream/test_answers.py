@@ -13,7 +13,8 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
-from contentcache.upstream.answers import Answer, Inflow
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.inflow import Inflow
 
 
 class FakeResponse:

@@ -21,7 +21,7 @@ from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken
 from contentcache.core.live import Live
 from contentcache.telemetry.metrics import Meter
-from contentcache.upstream.answers import Inflow
+from contentcache.upstream.inflow import Inflow
 from contentcache.upstream.redirects import RedirectRefused
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request, UpstreamLimits
