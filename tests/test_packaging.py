@@ -34,6 +34,21 @@ class AlertTests(SynchronousTestCase):
             self.assertEqual(len(summary.splitlines()) + len(description.splitlines()), 2, name)
             self.assertGreater(len(description), 60, name)
 
+    def test_lines(self) -> None:
+        """The lines of the log that they lead to are those that the daemon writes."""
+        events = re.findall(
+            r"^\* ``([^`]+)``", (ROOT / "docs" / "log-events.rst").read_text("utf-8"), re.MULTILINE
+        )
+        phrases = {
+            phrase
+            for rule in alerts().values()
+            for phrase in re.findall(r'"([^"]+)"', rule["annotations"]["description"])
+        }
+        self.assertGreater(len(phrases), 5)
+        self.assertEqual(
+            {phrase for phrase in phrases if not any(event.startswith(phrase) for event in events)}, set()
+        )
+
     def test_tested(self) -> None:
         """
         For each, ``promtool test rules`` expects one series to fire among several; its labels are those that
