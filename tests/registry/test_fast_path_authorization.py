@@ -338,6 +338,14 @@ class TokenTests(LocalAuthenticationTests):
         """Who is authenticated."""
         return TokenAuth("https://tokens", "cache", "auth.example.com", jwks=str(self.file))
 
+    def test_user(self) -> None:
+        """The access log has the account of a verified token, and nothing of one that is not."""
+        for _ in range(2):
+            self.assertEqual(self.ask(self.ann_here).status, 200)
+            self.assertEqual(self.lines[-1].user, "alice")
+        self.assertEqual(self.ask(self.ann_here[:-8] + "AAAAAAAA").status, 401)
+        self.assertEqual(self.lines[-1].user, "-")
+
     def test_strangers(self) -> None:
         """No token, a token for something else, one whose signature is another's."""
         access = [{"type": "repository", "name": "two/" + REPOSITORY, "actions": ["pull"]}]
