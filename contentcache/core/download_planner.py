@@ -9,7 +9,8 @@ what happened. The rules are all here:
 * When all have failed, back off, then another round, until ``retry_for`` seconds have passed since the first
   failure after the last byte (:mod:`contentcache.core.outage`). Before any response has begun there is only one
   more round, and only after failures that are worth repeating at once (a reset, not a timeout): an error is better
-  than a long wait.
+  than a long wait. Rounds in which a host answered and brought no new byte are few: it may have sent all that is
+  there once more.
 * When all bytes are there, verify the digest. On a mismatch a host that delivered every byte is to blame, if it
   also said that there are no more. Where several delivered some (those of an earlier run are from nobody), none is
   to blame: then the content is downloaded again, whole, from one host alone, at most once from each.
@@ -20,12 +21,15 @@ what happened. The rules are all here:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
 from contentcache.core.outage import Outage
 from contentcache.core.spans import Spans
+
+#: Rounds in which hosts answer, and bring no byte that is new.
+_MOST_ROUNDS_IN_VAIN: Final = 4
 
 
 @frozen
@@ -101,6 +105,8 @@ class DownloadPlanner:
         self._retry_after = 0.0
         self._repeatable = True
         self._promised = promised
+        self._answered = False  # since a new byte has arrived
+        self._rounds_in_vain = 0
         self._disagreed = False
         self._alone: str | None = None
         self._tried: set[str] = set()
@@ -163,8 +169,10 @@ class DownloadPlanner:
     def _another_round(self, now: float, retry_for: float) -> Step:
         if not self._promised:
             retry_for = 0.0
+        self._rounds_in_vain += self._answered
+        self._answered = False
         pause = None
-        if self._promised or self._repeatable:
+        if (self._promised or self._repeatable) and self._rounds_in_vain < _MOST_ROUNDS_IN_VAIN:
             pause = self._outage.next_pause(now, retry_for, self._retry_after)
         if pause is None:
             return Fail(wrong=False)
@@ -189,6 +197,7 @@ class DownloadPlanner:
         self._confirmed.clear()
         self._failed.clear()
         self._outage.ended()
+        self._answered, self._rounds_in_vain = False, 0
         self._alone = None
 
     # What happened.
@@ -213,6 +222,7 @@ class DownloadPlanner:
                 return False
             self._confirmed.add(host)
         self._promised = True
+        self._answered = True
         return True
 
     def has_no_more(self, host: str, total: int | None) -> None:
@@ -235,6 +245,7 @@ class DownloadPlanner:
         self._contributors.add(host)
         self._failed.clear()
         self._outage.ended()
+        self._answered, self._rounds_in_vain = False, 0
 
     def ended(self, host: str, stop: int | None = None) -> None:
         """

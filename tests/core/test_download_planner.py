@@ -264,6 +264,21 @@ class StepTests(SynchronousTestCase):
             planner.broke("a")
         self.assertEqual(step, Fail(wrong=False))
 
+    def test_answers_in_vain(self) -> None:
+        """A host that answers each time and never gets further is asked a few times; a new byte counts anew."""
+        planner = DownloadPlanner(retry_for=1000.0)
+        planner.opened("a", 10)
+        for stop in (4, 5):
+            planner.arrived("a", 0, stop)
+            asked = 0
+            while isinstance(step := planner.next(["a"], float(asked)), RequestRange | Backoff):
+                if isinstance(step, RequestRange):
+                    asked += 1
+                    planner.opened("a", 10)
+                    planner.broke("a")
+                self.assertLess(asked, 10)
+            self.assertEqual((step, asked), (Fail(wrong=False), 4))
+
     def test_last_one_alone_breaks_off(self) -> None:
         """What has come from the last host that was asked alone stays for the next fetch."""
         planner = DownloadPlanner([(0, 4)], total=4)
