@@ -51,7 +51,7 @@ REQUEST_HEADERS: Final = (
     RequestRule("If-Match", "dropped", "answered here by the digest"),
     RequestRule("If-Modified-Since", "dropped", "contents have no dates"),
     RequestRule("X-Request-Id", "rewritten", "to other caches only: the client's, or one that was made here"),
-    RequestRule("traceparent", "dropped", "its trace is the request id where ``X-Request-Id`` is not sent"),
+    RequestRule("traceparent", "dropped", "is the request id where ``X-Request-Id`` is not sent"),
     RequestRule("Cookie", "dropped", "of this host, not of the origin's"),
     RequestRule("User-Agent", "dropped", "a request may be shared by several clients"),
     RequestRule("Accept-Encoding", "dropped", "digests are of the bytes as they are"),

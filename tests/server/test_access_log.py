@@ -88,17 +88,16 @@ class LineTests(RegistryTestCase):
         )
 
     def test_request_id(self) -> None:
-        """The id is the client's if that can be logged, else that of its trace, else a new one."""
-        trace = "0af7651916cd43dd8448eb211c80319c"
-        parent = f"traceparent: 00-{trace}-b7ad6b7169203331-01"
+        """The id is the client's if that can be logged, else its ``traceparent``, else a new one."""
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        parent = f"traceparent: {trace}"
         for fields, found in (
             (("X-Request-Id: A.b-7_c", parent), "A.b-7_c"),
             ((f"X-Request-Id: {'x' * 64}",), "x" * 64),
             ((f"X-Request-Id: {'x' * 65}", parent), trace),
             (("X-Request-Id: a b",), None),
             (("X-Request-Id: a", "X-Request-Id: b"), None),
-            ((f"traceparent: 00-{'0' * 32}-b7ad6b7169203331-01",), None),
-            (("traceparent: x",), None),
+            (("traceparent: 00 b7",), None),
             ((), None),
         ):
             reply = self.ask(BLOB, *fields)
