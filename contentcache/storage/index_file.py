@@ -179,13 +179,13 @@ class RowLimit:
         self._room = 0
 
     def added(self, database: sqlite3.Connection) -> None:
-        """A row was added, or an old one replaced."""
+        """A row was added; one that replaces an old one may be reported too."""
         self._room -= 1
         if self._room >= 0:
             return
         ((count,),) = database.execute(self._count).fetchall()
         most = self._most
-        at_once = max(1, most // 100)
+        at_once = min(max(1, most // 100), most - 1)
         if count > most:
             left = count - most + at_once
             for drop in self._drops:

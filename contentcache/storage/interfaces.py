@@ -328,7 +328,7 @@ class IndexLimits:
     """
     How many rows an index keeps: links, tag rows, and of these the most recent ones of one tag (one for each
     ``Accept``). Beyond that, links of blobs that are not stored are dropped first, then what was affirmed
-    least recently.
+    least recently. A lower number than before takes effect when the next row is added.
     """
 
     links: int = 1_000_000

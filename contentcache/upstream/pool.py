@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contentcache.core.upstream_pool import RoundRobin
+from contentcache.core.round_robin import RoundRobin
 from contentcache.upstream.circuit_breaker import CircuitBreaker
 
 

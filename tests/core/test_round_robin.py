@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.core.upstream_pool`."""
+"""Tests for :mod:`contentcache.core.round_robin`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.upstream_pool import FIRST_BACKOFF, LONGEST_BACKOFF, RoundRobin
+from contentcache.core.round_robin import FIRST_BACKOFF, LONGEST_BACKOFF, RoundRobin
 
 _EVENTS = st.lists(
     st.tuples(
