@@ -41,6 +41,6 @@ def _show(result: Any) -> None:
     if not result["ok"]:
         echo("not reloaded: what was in effect stays in effect", err=True)
     elif not result["changed"] and not result["restart_needed"]:
-        echo("reloaded: nothing has changed")
+        echo("reloaded: no key has changed; files that keys name were read again")
     else:
         echo("reloaded")

@@ -46,7 +46,10 @@ class WalkthroughTests(SynchronousTestCase):
     def setUp(self) -> None:
         """The machines, and docker on the one whose user has it."""
         python = shlex.quote(sys.executable)
-        programs = {"twistd": f"{python} -c 'from twisted.scripts.twistd import run; run()'"}
+        programs = {
+            "twistd": f"{python} -c 'from twisted.scripts.twistd import run; run()'",
+            "contentcache": f"{python} -m contentcache",
+        }
         self.network = Network(self, [f"{name}.{DOMAIN}" for name in NAMES], programs=programs)
         self.values = Values()
         self.passed_over: set[str] = set()
