@@ -90,7 +90,7 @@ class StatusTests(SynchronousTestCase):
         it is. The store, the upstream and the error of another request are there, too.
         """
         origin = Origin(self)
-        line = CountingProxy(self, origin.port, rate=1_000_000)
+        line = CountingProxy(self, origin.port, rate=50_000)  # a command takes seconds on a busy machine
         size = 4_000_000
         digest = push_blob(origin, "org/app", random_bytes(size, "followed"))
         cache = self.start(line.url, options={"maxsize": "1GB"})
@@ -115,6 +115,7 @@ class StatusTests(SynchronousTestCase):
         line.stop()
         Curl(self).start(f"{cache.url}/v2/org/app/manifests/nothing").result()
         until(lambda: not self.document(cache)["upstreams"][0]["healthy"], "an unhealthy upstream")
+        until(lambda: self.document(cache)["store"]["evicted_next"], "what is evicted next")
         document = self.document(cache)
         self.assertEqual(document["workers"], {"serving": self.workers, "configured": self.workers})
         self.assertEqual((document["store"]["blobs"], document["store"]["limit_bytes"]), (1, 10**9))
