@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from contentcache.admin.recent_errors import RecentErrors
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.app.accounts import RunAccount
 from contentcache.app.daemon import Daemon
 from contentcache.app.process import harden, retain_heap
@@ -95,7 +96,7 @@ class _DaemonService(MultiService):
         return LogFile.fromFullPath(path or "twistd.log")
 
 
-def _prepare_process() -> Any:
+def _prepare_process() -> DaemonReactor:
     """Apply the settings that every process of the daemon has, and return its reactor."""
     from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
 
@@ -104,7 +105,7 @@ def _prepare_process() -> Any:
     retain_heap()
     # Twisted takes the wall clock for its timers; grants and timeouts must not jump with it.
     reactor.seconds = time.monotonic
-    return reactor
+    return cast("DaemonReactor", reactor)
 
 
 def makeService(options: Options) -> IService:
@@ -118,7 +119,7 @@ def makeService(options: Options) -> IService:
     return cast("IService", _make_service(loaded, getattr(options, "parent", None), reactor))
 
 
-def _make_service(loaded: Loaded, options: Any, reactor: Any) -> _DaemonService:
+def _make_service(loaded: Loaded, options: Any, reactor: DaemonReactor) -> _DaemonService:
     whole = _DaemonService(options)
     if loaded.configuration.workers == 1:
         daemon = Daemon(loaded, os.environ, reactor, whole.errors)
