@@ -11,7 +11,7 @@ import click
 
 from contentcache import __version__
 from contentcache.commands.configuration import configuration_argument, load_configuration
-from contentcache.commands.output import NOT_DONE, UNREACHABLE, echo, fail, json_option, print_json
+from contentcache.commands.output import NOT_DONE, UNREACHABLE, Seconds, echo, fail, json_option, print_json
 
 if TYPE_CHECKING:
     from contentcache.config.model import Address, Http
@@ -32,7 +32,9 @@ class OtherProgramError(NotAliveError):
 
 @click.command()
 @configuration_argument
-@click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option(
+    "--timeout", type=Seconds(), default=5.0, show_default=True, help="Seconds to wait for an answer."
+)
 @json_option
 def alive(file: str | None, timeout: float, as_json: bool) -> None:
     """

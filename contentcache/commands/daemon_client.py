@@ -9,11 +9,11 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from contentcache import __version__
 from contentcache.commands.configuration import fail_with_faults, find_configuration
-from contentcache.commands.output import UNREACHABLE, fail
+from contentcache.commands.output import UNREACHABLE, echo, fail
 from contentcache.config.schema.configuration import ADMIN_SOCKET
 from contentcache.persist.unix_socket import short_path
 
@@ -42,6 +42,8 @@ class DaemonClient:
     path: str | None
     debug: Address | None
     timeout: float = 30.0
+    #: Why the debug address was asked where there is an admin socket.
+    detours: list[str] = field(factory=list)
 
     @classmethod
     def of(cls, configuration: Configuration, timeout: float = 30.0) -> DaemonClient:
@@ -79,13 +81,17 @@ class DaemonClient:
         """
         try:
             return self._ask("GET", name)
-        except UnreachableError:
+        except UnreachableError as error:
             if self.debug is None:
                 raise
             try:
-                return self._exchange(self._connect_debug(self.debug), "GET", name)
+                value = self._exchange(self._connect_debug(self.debug), "GET", name)
             except (OSError, http.client.HTTPException):
                 pass  # what the socket said is more to the point
+            else:
+                if self.path is not None:
+                    self.detours.append(f"{error}; this was read at the debug address instead")
+                return value
             raise
 
     def post(self, name: str) -> Any:
@@ -155,13 +161,16 @@ def ask_daemon(
         faulty = error
         client = DaemonClient.of_faulty(path) or fail_with_faults(error, as_json=as_json)
     try:
-        return client, ask(client)
+        result = ask(client)
     except UnreachableError as error:
         if faulty is not None:
             fail_with_faults(faulty, as_json=as_json)
         fail(str(error), UNREACHABLE, as_json=as_json)
     except RefusedError as error:
         fail(str(error), as_json=as_json)
+    for detour in client.detours:
+        echo(detour, err=True)
+    return client, result
 
 
 def _value_at(tree: Any, *keys: str) -> str | None:
@@ -179,12 +188,12 @@ def _value_at(tree: Any, *keys: str) -> str | None:
 def _value(status: int, body: bytes) -> Any:
     try:
         value = json.loads(body)
-    except ValueError:
-        raise RefusedError(
-            f"what answers there is no Content Cache, or another version (status {status})"
-        ) from None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise RefusedError(f"what answers there is no Content Cache, or another version (status {status})")
     if status >= _UNSUCCESSFUL:
-        errors = value.get("errors") if isinstance(value, dict) else None
+        errors = value.get("errors")
         message = errors[0].get("message") if errors else f"status {status}"
         raise RefusedError(f"the daemon refuses: {message}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -11,6 +12,7 @@ from contentcache import __version__
 from contentcache.commands.alive import alive
 from contentcache.commands.certificates import certificates
 from contentcache.commands.check import check
+from contentcache.commands.output import whole_output
 from contentcache.commands.reload import reload
 from contentcache.commands.serve import serve
 from contentcache.commands.status import status
@@ -20,6 +22,11 @@ _NAME = "contentcache"
 
 class _Commands(click.Group):
     """The commands; a file in place of one is what the daemon is to be started with."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run what the command line says; help is output, too."""
+        with whole_output():
+            return super().main(*args, **options)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

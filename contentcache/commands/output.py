@@ -1,10 +1,14 @@
-"""What commands print: for people, with or without a terminal, and as JSON for programs."""
+"""What commands print, for people with or without a terminal, and as JSON for programs; options that they share."""
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -24,6 +28,51 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP: Final = 1024
 _MINUTE: Final = 60.0
 _DAY: Final = 86400.0
+#: Why standard output takes nothing more.
+_UNWRITABLE: Final = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class Seconds(click.FloatRange):
+    """The value of an option: seconds that a timer can wait."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0.1, max=_DAY)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse what is no number, too, as every comparison with it is false."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return seconds
+
+
+@contextmanager
+def whole_output() -> Iterator[None]:
+    """
+    End with a sentence where not all that was printed could be written, and in silence where the reader has closed
+    its pipe.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _discard_output()
+        if error.errno != errno.EPIPE:
+            echo(f"not all could be written: {error.strerror}", err=True)
+        raise SystemExit(NOT_DONE) from None
+
+
+def _discard_output() -> None:
+    """Let what is buffered go nowhere: the interpreter writes it at its end."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 def json_option(command: Any) -> Any:

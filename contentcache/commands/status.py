@@ -12,10 +12,9 @@ import click
 
 from contentcache.commands.configuration import configuration_argument
 from contentcache.commands.daemon_client import DaemonClient, RefusedError, UnreachableError, ask_daemon
-from contentcache.commands.output import cell, echo, json_option, make_console, print_json
+from contentcache.commands.output import Seconds, cell, echo, json_option, make_console, print_json
 
 _INTERVAL: Final = 2.0
-_SHORTEST_INTERVAL: Final = 0.1
 
 
 @click.command()
@@ -23,7 +22,7 @@ _SHORTEST_INTERVAL: Final = 0.1
 @click.option("--watch", is_flag=True, help="Show it again and again, until interrupted.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=_SHORTEST_INTERVAL),
+    type=Seconds(),
     default=_INTERVAL,
     show_default=True,
     help="Seconds between two looks.",

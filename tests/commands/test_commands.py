@@ -307,6 +307,14 @@ _REFUSED: Sequence[tuple[Sequence[str], int, str]] = (
     (("serve", "--user", "nobody-of-that-name", "FAULTY"), 2, "there is no user"),
     (("chekc",), 2, "No such command 'chekc'"),
     (("status", "--interval", "0", "FAULTY"), 2, "--interval"),
+    *(
+        (("status", "--interval", number, "FAULTY"), 2, "is not in the range")
+        for number in ("nan", "inf", "1e300")
+    ),
+    *(
+        (("alive", "--timeout", number, "FAULTY"), 2, "is not in the range")
+        for number in ("nan", "inf", "-1", "0")
+    ),
     (("completion", "tcsh"), 2, "'tcsh' is not one of"),
     (("completion",), 2, "Missing argument"),
     (("alive", "--timeout", "soon", "FAULTY"), 2, "--timeout"),
