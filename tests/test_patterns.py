@@ -19,6 +19,7 @@ from contentcache.core.manifests import normalize_accept
 from contentcache.core.policy import allowed
 from contentcache.core.ranges import parse_range
 from contentcache.core.routes import parse
+from contentcache.core.shown import hide_names, show_place
 from contentcache.core.via import ViaPath
 from contentcache.registry.fast_path_requests import split_range
 from contentcache.telemetry.logging import sanitize
@@ -52,6 +53,8 @@ _FUNCTIONS: Final[Mapping[str, Callable[[str], object]]] = {
     "globs": lambda text: allowed(text, ["*-*-*-*-*b", "**a**a**a**b"], ["*-*", "?**?**?b"]),
     "path": _parsed,
     "value in a message": _without_userinfo,
+    "reason": hide_names,
+    "URL in a message": show_place,
 }
 #: Beginnings of what these functions search for.
 _PIECES: Final = (

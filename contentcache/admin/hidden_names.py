@@ -20,6 +20,10 @@ def without_names(status: Status) -> Status:
             tuple(evolve(one, repository=None) for one in images.largest),
             tuple(evolve(one, repository=None) for one in images.hottest),
         )
+    gateway = status.gateway
+    if gateway is not None:
+        caches = (evolve(one, reason=hide_names(one.reason)) for one in gateway.caches)
+        gateway = evolve(gateway, caches=tuple(caches))
     return evolve(
         status,
         downloads=tuple(evolve(one, digest=None, repository=None) for one in status.downloads),
@@ -27,4 +31,5 @@ def without_names(status: Status) -> Status:
         errors=tuple(evolve(one, text=one.event) for one in status.errors),
         store=store,
         images=images,
+        gateway=gateway,
     )

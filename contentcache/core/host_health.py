@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import asdict, evolve, frozen
 
-from contentcache.core.shown import hide_names, rfc3339
+from contentcache.core.shown import hide_names, hide_secrets, rfc3339
 
 
 @frozen
@@ -32,7 +32,9 @@ class HostHealth:
         >>> HostHealth("https://a", 1.0).failed("refused", 5.0).failed("timeout", 7.0).since
         5.0
         """
-        return evolve(self, healthy=False, reason=reason, since=now if self.healthy else self.since)
+        return evolve(
+            self, healthy=False, reason=hide_secrets(reason), since=now if self.healthy else self.since
+        )
 
     def answered(self, now: float, round_trip: float) -> HostHealth:
         """

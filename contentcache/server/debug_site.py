@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from twisted.web.http import Request
 
 from contentcache.core.host_health import HostHealth
+from contentcache.core.shown import hide_names
 from contentcache.server.known_hosts import KnownHosts
 from contentcache.server.page_server import TEXT, Page, Responder
 
@@ -31,9 +32,9 @@ class HealthCheck:
     hosts: Sequence[HostHealth] = ()
 
     def as_json(self) -> Mapping[str, object]:
-        """The same as JSON has it."""
+        """The same as JSON has it, without names of repositories and digests."""
         hosts = {"hosts": [host.as_json() for host in self.hosts]} if self.hosts else {}
-        return {"state": self.state, "detail": self.detail, **hosts}
+        return {"state": self.state, "detail": hide_names(self.detail), **hosts}
 
 
 #: Runs the health checks; their results by name.

@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Final, Protocol, TextIO, cast
 
 from twisted.logger import (
@@ -30,6 +29,7 @@ from zope.interface import implementer
 
 from contentcache.config.model import Log
 from contentcache.core.live import Live
+from contentcache.core.shown import hide_secrets
 from contentcache.telemetry.request_ids import TRACE
 
 _LEVELS: Final = {
@@ -38,14 +38,6 @@ _LEVELS: Final = {
     "info": LogLevel.info,
     "debug": LogLevel.debug,
 }
-# The name may be percent-encoded in part or whole: servers decode it.
-_LETTERS: Final = "".join(f"(?:{letter}|%{ord(letter):x}|%{ord(letter.upper()):x})" for letter in "token")
-_TOKEN: Final = re.compile(rf"({_LETTERS}(?:=|%3d))[^& \n]*", re.IGNORECASE)
-# The header of a JWT is JSON, which begins with {" in base64. Whole words are searched: that is linear.
-_JWT_BEGINS: Final = "eyJ"
-_JWT_PART: Final = 4
-_WORD: Final = re.compile(rf"[A-Za-z0-9_.-]{{{len(_JWT_BEGINS) + 2 * _JWT_PART + 1},}}")
-_USERINFO: Final = re.compile(r"//[^/?#@\s]*@")
 # Control characters, line ends, marks that turn the direction of writing, halves of characters.
 _ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: Text values without these are written without quotes.
@@ -66,7 +58,7 @@ def sanitize(text: str, longest: int = _LONGEST_URI) -> str:
     >>> sanitize('/v2/a/blobs/b?token=secret&n=1'), sanitize('x" \\n')
     ('/v2/a/blobs/b?token=***&n=1', "x' ?")
     """
-    text = _ODD.sub("?", _without_secrets(text[:_LONGEST_SEARCHED])).replace('"', "'").replace("\\", "/")
+    text = _ODD.sub("?", hide_secrets(text[:_LONGEST_SEARCHED])).replace('"', "'").replace("\\", "/")
     return text if len(text) <= longest else text[:longest] + "…"
 
 
@@ -169,9 +161,9 @@ def _with_fields(phrase: str, fields: Mapping[str, object]) -> str:
 def _parts_of(event: LogEvent) -> tuple[str, Mapping[str, object], str]:
     """The phrase, the fields and the traceback of an event, without secrets."""
     failure = event.get("log_failure")
-    traceback = "" if failure is None else _without_secrets(failure.getTraceback())
+    traceback = "" if failure is None else hide_secrets(failure.getTraceback())
     if not str(event.get("log_namespace", "")).startswith("contentcache"):
-        return _without_secrets(f"{formatEvent(event)}\n{traceback}".strip()), {}, ""
+        return hide_secrets(f"{formatEvent(event)}\n{traceback}".strip()), {}, ""
     fields = {
         name.rstrip("_"): _safe(value)  # ``for_``: the word is Python's
         for name, value in event.items()
@@ -200,7 +192,7 @@ def _safe(value: object) -> object:
             value = str(value) or type(value).__name__
         case _:
             value = str(value)
-    return "\n".join(_ODD.sub("?", line) for line in _without_secrets(value).split("\n"))
+    return "\n".join(_ODD.sub("?", line) for line in hide_secrets(value).split("\n"))
 
 
 def _as_text(value: object) -> str:
@@ -214,22 +206,6 @@ def _as_text(value: object) -> str:
     if not _NEEDS_QUOTES.search(text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-
-
-def _without_secrets(text: str) -> str:
-    return _WORD.sub(_without_jwt, _USERINFO.sub("//***@", _TOKEN.sub(r"\1***", text)))
-
-
-def _without_jwt(word: re.Match[str]) -> str:
-    """Cut off a JWT, which ends with the word."""
-    parts = word[0].split(".")
-    position = 0
-    for part, following in pairwise(parts):
-        begins = part.find(_JWT_BEGINS)
-        if begins >= 0 and len(part) - begins >= len(_JWT_BEGINS) + _JWT_PART and len(following) >= _JWT_PART:
-            return word[0][: position + begins] + "***"
-        position += len(part) + 1
-    return word[0]
 
 
 def _one_line(text: str) -> str:

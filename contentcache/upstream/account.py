@@ -22,6 +22,7 @@ from contentcache.config.model import Account
 from contentcache.core.errors import UpstreamBroken
 from contentcache.core.http_auth import Challenge, encode_basic
 from contentcache.core.lru import LruCache
+from contentcache.core.shown import show_place
 from contentcache.upstream.addresses import Listed, Place, literal_address
 
 #: Seconds that a token lives if it does not say so (distribution's token specification).
@@ -191,7 +192,9 @@ class OwnAccount:
     def _check_realm(self, realm: str) -> None:
         host = _host(realm)
         if host is None:
-            raise NoTokenError(f"the registry names {realm[:200]!r} as its token server, which is no URL")
+            raise NoTokenError(
+                f"the registry names {show_place(realm)!r} as its token server, which is no URL"
+            )
         if not may_have_password(realm, self._registry, self._realms):
             # Not even asked anonymously: the challenger chooses where a challenge points.
             raise NoTokenError(

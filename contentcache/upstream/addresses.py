@@ -16,6 +16,8 @@ from typing import Final, Self
 import idna
 from attrs import frozen
 
+from contentcache.core.shown import show_place
+
 Address = IPv4Address | IPv6Address
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -62,15 +64,15 @@ class Place:
         >>> Place.of("https://registry.example.com@evil.com/")
         Traceback (most recent call last):
         ...
-        ValueError: 'https://registry.example.com@evil.com/' is not a plain http or https URL
+        ValueError: 'https://evil.com' is not a plain http or https URL
         """
         match = _URL.fullmatch(url)
         if match is None or _UNPRINTABLE.search(url):
-            raise ValueError(f"{shown(url)} is not a plain http or https URL")
+            raise ValueError(f"{show_place(url)!r} is not a plain http or https URL")
         scheme = match["scheme"].lower()
         port = int(match["port"]) if match["port"] else DEFAULT_PORTS[scheme]
         if not 0 < port < 1 << 16:
-            raise ValueError(f"{shown(url)} has no port between 1 and 65535")
+            raise ValueError(f"{show_place(url)!r} has no port between 1 and 65535")
         return cls(scheme, _host(match["host"], url), port)
 
     @property
@@ -273,11 +275,6 @@ def kind_of(address: Address) -> Kind:
     return Kind.PUBLIC if is_public else Kind.PRIVATE
 
 
-def shown(url: str) -> str:
-    """A URL from outside, fit for a message: not long, and without the query, which may hold a signature."""
-    return repr(re.split(r"[?#]", url, maxsplit=1)[0][:200])
-
-
 def _host(host: str, url: str) -> str:
     """A host of a URL in its one spelling."""
     bare = host.lower()
@@ -285,13 +282,13 @@ def _host(host: str, url: str) -> str:
         try:
             return str(IPv6Address(bare.strip("[]")))
         except ValueError as error:
-            raise ValueError(f"{shown(url)} has a host that is no IPv6 address") from error
+            raise ValueError(f"{show_place(url)!r} has a host that is no IPv6 address") from error
     if not bare.isascii():
         try:
             bare = idna.encode(bare, uts46=True).decode("ascii")
         except idna.IDNAError as error:
-            raise ValueError(f"{shown(url)} has a host that is no name") from error
+            raise ValueError(f"{show_place(url)!r} has a host that is no name") from error
     bare = bare.removesuffix(".")
     if not _HOST.fullmatch(bare):
-        raise ValueError(f"{shown(url)} has a host that is no name")
+        raise ValueError(f"{show_place(url)!r} has a host that is no name")
     return bare

@@ -23,7 +23,8 @@ from contentcache import __version__
 from contentcache.aio.reactor import Endpoint, HttpAgent, Reactor, Trust
 from contentcache.core.errors import CacheError, UpstreamBroken
 from contentcache.core.live import Live
-from contentcache.upstream.addresses import Place, shown
+from contentcache.core.shown import show_place
+from contentcache.upstream.addresses import Place
 from contentcache.upstream.answers import CODINGS
 from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
@@ -306,11 +307,15 @@ class UpstreamTransport:
             locations = response.headers.getRawHeaders(b"location", [])
             discard(response, self.reactor)
             if len(set(locations)) != 1:
-                raise UpstreamBroken(f"{shown(url)} redirects ({response.code}) without saying where to")
+                raise UpstreamBroken(
+                    f"{show_place(url)!r} redirects ({response.code}) without saying where to"
+                )
             url = policy.follow(url, locations[0])
             if secret is not None and not policy.is_registry(Place.of(url)):
                 url = without(secret, url)
-        raise RedirectRefused(f"the registry redirects more than {MOST_HOPS} times, last to {shown(url)}")
+        raise RedirectRefused(
+            f"the registry redirects more than {MOST_HOPS} times, last to {show_place(url)!r}"
+        )
 
     async def close(self) -> None:
         """Close every idle connection."""

@@ -32,8 +32,9 @@ from twisted.web.http_headers import Headers
 
 from contentcache.core.errors import UpstreamBroken
 from contentcache.core.ports import Timer
+from contentcache.core.shown import show_place
 from contentcache.core.what_passes import CROSSING
-from contentcache.upstream.addresses import Address, Kind, Listed, Place, kind_of, shown
+from contentcache.upstream.addresses import Address, Kind, Listed, Place, kind_of
 
 MOST_HOPS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -108,7 +109,7 @@ class RedirectPolicy:
         downgraded = there.scheme == "http" and Place.of(url).scheme == "https"
         if downgraded and not self.listed.names_with_scheme(there):
             raise RedirectRefused(
-                f"the registry redirects from https to plain HTTP: {shown(target)}; list"
+                f"the registry redirects from https to plain HTTP: {show_place(target)!r}; list"
                 f" http://{there.netloc} in redirects if that is meant"
             )
         return target

@@ -5,12 +5,15 @@ from __future__ import annotations
 import doctest
 import json
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.admin import status
 from contentcache.admin.hidden_names import without_names
 from contentcache.admin.status import (
+    CacheSummary,
     DownloadStatus,
+    GatewayStatus,
     LoggedError,
     Periods,
     ProcessStatus,
@@ -112,6 +115,9 @@ class DocumentTests(SynchronousTestCase):
         self.assertNotIn("org/app", text)
         self.assertNotIn("abab", text)
         self.assertIn("502", text)
+        cache = CacheSummary("near", "https://b", False, 1.0, "GET https://b/org/app failed", 1, 1)
+        of_gateway = evolve(make_status(), gateway=GatewayStatus("a", "https://g", 1, 1, (cache,)))
+        self.assertNotIn("org/app", json.dumps(as_json(without_names(of_gateway))))
 
     def test_examples(self) -> None:
         """The examples in the documentation of the module hold."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.upstream.addresses import Kind, Listed, Place, kind_of, literal_address, shown
+from contentcache.upstream.addresses import Kind, Listed, Place, kind_of, literal_address
 
 
 class PlaceTests(SynchronousTestCase):
@@ -82,10 +82,6 @@ class PlaceTests(SynchronousTestCase):
                 continue
             self.assertTrue(place.host.isascii())
             self.assertNotIn("@", place.host)
-
-    def test_shown(self) -> None:
-        """Messages hold no signature of a signed URL."""
-        self.assertEqual("'https://s3.example/blob'", shown("https://s3.example/blob?X-Signature=secret"))
 
 
 class AddressTests(SynchronousTestCase):
