@@ -60,7 +60,7 @@ from contentcache.delivery.shared_download import (
 )
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import BlobFile, Index, Room, Store
-from contentcache.telemetry.request_ids import NO_DOWNLOAD
+from contentcache.telemetry.request_ids import NO_DOWNLOAD, subscribed_to
 
 _MOST_ATTEMPTS: Final = 50
 #: Number of blob sizes cached for range requests.
@@ -370,6 +370,7 @@ class BlobService:
                 outcome = Outcome.HIT if download.verified else Outcome.COALESCED
                 held.callback(download.unsubscribe, subscriber)
                 download.subscribe(subscriber)
+            subscribed_to(download.provenance)
             await subscriber.ready
             if subscriber.coalesced:
                 outcome = Outcome.COALESCED

@@ -26,6 +26,7 @@ from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import SignedManifest
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.delivery.upstream_wait import UpstreamWait
+from contentcache.telemetry.request_ids import TRACE
 from contentcache.upstream.answers import Answer
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class DownloadStream:
         asked = download.context.request_time()
         range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
         try:
-            answer = await request.registry.ask_host(host, request.upstream_request("GET", range_=range_))
+            answer = await self._ask(request, host, range_)
         except CacheError as error:
             if not await self._was_complete(host, offset):
                 self._fail(subscriber, host, error, asked)
@@ -126,6 +127,15 @@ class DownloadStream:
             return
         self._allow(subscriber, answer, asked, is_origins_word=is_origins_word)
         await self._receive(subscriber, host, answer, start, (offset, stop))
+
+    async def _ask(self, request: ContentRequest, host: str, range_: str | None) -> Answer:
+        download = self._download
+        try:
+            return await request.registry.ask_host(host, request.upstream_request("GET", range_=range_))
+        finally:
+            trace = TRACE.get()
+            if trace is not None and trace.answered_by != "-" and not download.is_open:
+                download.provenance.served_by = trace.answered_by
 
     def _fail(self, subscriber: Subscriber, host: str, error: CacheError, asked: float) -> None:
         download = self._download

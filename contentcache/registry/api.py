@@ -232,7 +232,7 @@ class RegistryApi:
         self._meter.pulled(
             registry.upstream.origin, route.repository, kind, served.outcome.label(stale=served.stale)
         )
-        exchange.request.provenance = served.provenance
+        exchange.request.identified().provenance = served.provenance
         exchange.request.digest = str(served.digest)
         await self._dependencies.responder.respond(exchange, served, kind, by_tag=by_tag)
 

@@ -41,8 +41,6 @@ class ServerRequest(Request):
     digest: str = "-"
     #: The client's name, where it is known by more than its ``Basic`` credentials.
     user_name: str = ""
-    #: That of the shared download, if there is one.
-    provenance: Provenance = NO_DOWNLOAD
     #: How the response has ended.
     end: ResponseEnd = COMPLETE
     #: Bytes of body that are in the metrics.
@@ -72,9 +70,14 @@ class ServerRequest(Request):
         return self.trace
 
     @property
+    def provenance(self) -> Provenance:
+        """That of the shared download that the request has subscribed to, if there is one."""
+        return NO_DOWNLOAD if self.trace is None else self.trace.provenance
+
+    @property
     def served_by(self) -> str:
-        """The upstream host that the content came from; "-" where it was stored."""
-        if self.provenance is not NO_DOWNLOAD:
+        """The upstream host that the content or the error came from; "-" where it was stored."""
+        if self.provenance.served_by != "-":
             return self.provenance.served_by
         is_hit = self.cache_status.startswith("contentcache; hit")
         return "-" if is_hit or self.trace is None else self.trace.answered_by

@@ -21,26 +21,10 @@ HEADER: Final = "X-Request-Id"
 
 
 @define(eq=False)
-class RequestTrace:
-    """
-    What the log says of one request: its id, the upstream host that has answered last, and in the task of a shared
-    download the id of that.
-    """
-
-    request_id: str = ""
-    answered_by: str = "-"
-    download: str | None = None
-
-
-#: That of the request that is being answered; of none, outside of one.
-TRACE: Final[ContextVar[RequestTrace | None]] = ContextVar("trace", default=None)
-
-
-@define(eq=False)
 class Provenance:
     """
     Where the bytes of a response come from: the id of the shared ``download``, and ``served_by``, the upstream host
-    that has sent the last ones. Of a running download that may still change.
+    that has sent the last ones, or before the first one has answered last. Of a running download that may change.
     """
 
     download: str = "-"
@@ -49,6 +33,24 @@ class Provenance:
 
 #: That of a response without a shared download.
 NO_DOWNLOAD: Final = Provenance()
+
+
+@define(eq=False)
+class RequestTrace:
+    """
+    What the log says of one request: its id, the upstream host that has answered last, in the task of a shared
+    download the id of that, and the ``provenance`` of the download that the request has subscribed to.
+    """
+
+    request_id: str = ""
+    answered_by: str = "-"
+    download: str | None = None
+    provenance: Provenance = NO_DOWNLOAD
+
+
+#: That of the request that is being answered; of none, outside of one.
+TRACE: Final[ContextVar[RequestTrace | None]] = ContextVar("trace", default=None)
+
 
 _USABLE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MASK: Final = (1 << 64) - 1
@@ -60,6 +62,13 @@ def current_id() -> str:
     """The id of the request that is being answered, empty outside of one."""
     trace = TRACE.get()
     return "" if trace is None else trace.request_id
+
+
+def subscribed_to(provenance: Provenance) -> None:
+    """The request that is being answered has subscribed to a download; so the log says however it ends."""
+    trace = TRACE.get()
+    if trace is not None:
+        trace.provenance = provenance
 
 
 def new_id() -> str:

@@ -32,7 +32,7 @@ from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import is_range_refused
 from contentcache.core.retry_after import retry_after_seconds
 from contentcache.core.via import CachesBehind
-from contentcache.telemetry.request_ids import HEADER, current_id
+from contentcache.telemetry.request_ids import HEADER, TRACE, current_id
 from contentcache.upstream.account import (
     REFUSALS,
     AccountSource,
@@ -211,6 +211,9 @@ class UpstreamClient:
             moved=followed.redirected,
             target=Place.of(followed.url).netloc if followed.crossed else None,
         )
+        trace = TRACE.get()
+        if trace is not None:
+            trace.answered_by = host
         _check_status(answer, request, self._wall())
         return answer
 

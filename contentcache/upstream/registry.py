@@ -31,7 +31,6 @@ from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import RateLimits, ratelimit_remaining, retry_after_seconds
 from contentcache.core.what_passes import LONGEST_REFUSAL
 from contentcache.telemetry.metrics import Meter
-from contentcache.telemetry.request_ids import TRACE
 from contentcache.upstream.account import AccountSource, NoTokenError
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer
@@ -240,9 +239,6 @@ class Registry:
         self._meter.asked(host, str(answer.status))
         self._pool.answered(host, request.kind)
         self.upstream_health.answered(host, asked)
-        trace = TRACE.get()
-        if trace is not None:
-            trace.answered_by = host
         remaining = ratelimit_remaining(answer.header("ratelimit-remaining"))
         if remaining is not None:
             self._meter.ratelimit_remaining(host, remaining)

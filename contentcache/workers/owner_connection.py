@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from contentcache.aio.tasks import in_background
 from contentcache.core.errors import CacheError, OriginRefused, cache_failed
@@ -134,9 +135,13 @@ class _OwnerConnection:
             asked = subscriber.asked if is_decision else None
             self.rpc.send(messages.Opened(number, download.media_type, coalesced, asked))
 
-        subscriber.ready.addCallbacks(
-            ready, lambda failure: self.rpc.send(messages.Refused(number, failure.value))
-        )
+        def failed(failure: Failure) -> None:
+            error: Any = failure.value
+            if not isinstance(error, UndecidedError):
+                self._send_state(download)  # the client's access log says which host has answered
+            self.rpc.send(messages.Refused(number, error))
+
+        subscriber.ready.addCallbacks(ready, failed)
         if self._download is None:
             self._download = download
             in_background(self._follow(download))

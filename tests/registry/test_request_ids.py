@@ -103,6 +103,26 @@ class RequestIdTests(InMemoryCacheTestCase):
         hit = self.lines[-1]
         self.assertEqual((hit.cache, hit.served_by, hit.download), ("hit", "-", "-"))
 
+    def test_failed_before_head(self) -> None:
+        """A download fails before its clients have a head: their lines have its id all the same, and the host."""
+        for status in (500, 404):
+            cache = self.make_cache()
+            digest = cache.origin.put_blob(REPOSITORY, LARGE)
+            cache.origin.misbehave("status", status=status)
+            cache.origin.misbehave("stall", at=-1, times=1)
+            self.lines.clear()
+            clients = [Client(cache.services.factory) for _ in range(3)]
+            for number, client in enumerate(clients):
+                client.send(request(f"/v2/{REPOSITORY}/blobs/{digest}", f"X-Request-Id: client-{number}"))
+            clients[0].leave()
+            self.assertEqual([(line.status, line.served_by) for line in self.lines], [(499, "-")])
+            cache.origin.release()
+            cache.later(60)
+            self.assertEqual(len(self.lines), 3)
+            (download,) = {line.download for line in self.lines}
+            self.assertRegex(download, "^[0-9a-f]{16}$")
+            self.assertEqual({line.served_by for line in self.lines[1:]}, {ORIGIN})
+
     def test_failover(self) -> None:
         """The line names the host that has sent the last bytes."""
         urls = ("https://one.example", "https://two.example")

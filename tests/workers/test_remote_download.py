@@ -43,6 +43,7 @@ from tests.delivery import (
     test_tags,
 )
 from tests.delivery.in_memory import LARGE, MANIFEST, REPOSITORY, BytesOnly, InMemoryCacheTestCase
+from tests.registry import test_request_ids
 from tests.workers.harness import Delivery, FakeRegistry, TwoWorkers, connect_in_memory
 
 CONTENT = LARGE
@@ -106,6 +107,10 @@ class RemoteDoubtfulManifestTests(TwoWorkersTestCase, test_doubtful.ManifestTest
 
 
 class RemotePingTests(TwoWorkersTestCase, test_doubtful.PingTests):
+    """The same for subscribers in another worker."""
+
+
+class RemoteRequestIdTests(TwoWorkersTestCase, test_request_ids.RequestIdTests):
     """The same for subscribers in another worker."""
 
 
