@@ -81,19 +81,22 @@ class CacheState:
 class _Known:
     """
     What is known of a cache at ``host``; the last success was at ``succeeded`` (monotonic seconds), which is
-    ``last_success`` since the epoch.
+    ``last_success`` since the epoch, and took ``round_trip`` seconds.
     """
 
     host: str
     state: CacheState
     succeeded: float
     last_success: float | None
+    round_trip: float | None
 
     def health(self, interval: float) -> HostHealth:
         """The same as of any host; probes begin every ``interval`` seconds."""
         state = self.state
         next_try = None if state.alive else state.probed + interval
-        return HostHealth(self.host, state.since, state.alive, state.why, self.last_success, next_try)
+        return HostHealth(
+            self.host, state.since, state.alive, state.why, self.last_success, next_try, self.round_trip
+        )
 
 
 class Liveness:
@@ -218,8 +221,10 @@ class Liveness:
     async def _run_probe(self, cache: Cache) -> CacheState:
         probe = Deferred.fromCoroutine(self._fault_of(cache))
         self._running_probes.add(probe)
+        began = self._timer.seconds()
         try:
-            return self._note(cache, await probe)
+            why = await probe
+            return self._note(cache, why, self._timer.seconds() - began)
         finally:
             self._running_probes.discard(probe)
 
@@ -249,16 +254,18 @@ class Liveness:
         if self._running:
             self._next = self._timer.callLater(max(0.0, due - self._timer.seconds()), self._start_round)
 
-    def _note(self, cache: Cache, why: str | None) -> CacheState:
+    def _note(self, cache: Cache, why: str | None, took: float) -> CacheState:
         now = self._wall()
         before = self._known.get(cache.id)
-        known = before.state if before is not None and before.host == cache.host else None
+        if before is not None and before.host != cache.host:
+            before = None
+        known = None if before is None else before.state
         state = CacheState.first(now, why) if known is None else known.after(now, why)
         succeeded = self._timer.seconds() if why is None else float("-inf")
-        last = (
-            now if why is None else before.last_success if known is not None and before is not None else None
-        )
-        self._known[cache.id] = _Known(cache.host, state, succeeded, last)
+        last, round_trip = (None, None) if before is None else (before.last_success, before.round_trip)
+        if why is None:
+            last, round_trip = now, took
+        self._known[cache.id] = _Known(cache.host, state, succeeded, last, round_trip)
         # Once for each state, and once more where another thing is wrong.
         if known is None or known.alive != state.alive or why not in {None, known.why}:
             if state.alive:

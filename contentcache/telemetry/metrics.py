@@ -162,13 +162,15 @@ class Meter:
     def watch_caches(self, read: Callable[[], Mapping[str, bool]]) -> None:
         """Whether each cache of a gateway is healthy, by its name."""
 
-        def look() -> Series:
-            health = read()
-            for name in health:
+        def make_series() -> None:
+            for name in read():
                 self._counters["gateway_redirects"].labels(name)
-            return {(name,): float(is_healthy) for name, is_healthy in health.items()}
 
-        self.watch_series("gateway_cache_healthy", look)
+        self.update_by(make_series)  # before the counters are read, which gauges are after
+        self.watch_series(
+            "gateway_cache_healthy",
+            lambda: {(name,): float(is_healthy) for name, is_healthy in read().items()},
+        )
 
     def watch_certificate(self, host: str, expiry: Callable[[], float]) -> None:
         """When a host's certificate of an ACME server expires, in seconds since 1970; 0 where there is none."""

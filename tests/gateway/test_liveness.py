@@ -105,13 +105,18 @@ class LivenessTests(LivenessTestCase):
             (host.healthy, host.since, host.reason, host.last_success, host.next_try),
             (False, 1003, "it closes the connection", None, 1021),
         )
-        for _ in range(2):
+        self.assertIsNone(host.round_trip_seconds)
+        for seconds in (0.25, 0.5):
             self.clock.advance(10)
+            self.clock.advance(seconds)
             self.probe.answer()
         self.clock.advance(10)
         self.probe.answer(1, ProbeError("no answer"))
         (host,) = self.liveness.hosts().values()
-        self.assertEqual((host.healthy, host.since, host.last_success), (False, 1041, 1031))
+        self.assertEqual(
+            (host.healthy, host.since, host.last_success, host.round_trip_seconds),
+            (False, 1041.75, 1031.75, 0.5),
+        )
 
     def test_a_round_waits(self) -> None:
         """A round begins ten seconds after the last one began, and never before that one has ended."""

@@ -106,13 +106,12 @@ class FamilyTests(SynchronousTestCase):
             self.assertEqual((found[name], found[f"{name}_timestamp_seconds"]), expected)
 
     def test_caches(self) -> None:
-        """Each cache of a gateway has its series as soon as it is known."""
+        """Each cache of a gateway has both its series as soon as it is known."""
         meter, health = Meter("gateway"), {"near": True}
         meter.watch_caches(lambda: health)
-        meter.text()
+        self.assertEqual(samples(meter)['contentcache_gateway_redirects_total{cache="near"}'], 0)
         health["far"] = False
         meter.redirected("near")
-        meter.text()
         found = samples(meter)
         for expected in (
             ('contentcache_gateway_cache_healthy{cache="near"}', 1),
