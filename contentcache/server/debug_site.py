@@ -65,8 +65,7 @@ class DebugSite:
 
     async def respond(self, request: Request) -> Page:
         """Return the page of the request's path, or an error."""
-        host = request.getHeader("Host")
-        if not self._hosts.has(host, str(getattr(request.getHost(), "host", ""))):
+        if not self._is_known(request):
             return Page(421, TEXT, b"this is not served by that name; http.debug.hosts can have it\n")
         if request.method not in _METHODS:
             return Page(405, TEXT, b"the methods here are GET and HEAD\n", {"Allow": "GET, HEAD"})
@@ -76,6 +75,13 @@ class DebugSite:
         if path == self._metrics_path:
             return _rendered(await self._metrics(), request)
         return await self._respond_other(request)
+
+    def _is_known(self, request: Request) -> bool:
+        host = request.getHeader("Host")
+        if host is None:
+            # No browser does that: it is a probe that knows no more than the version before hosts had names.
+            return bool(request.clientproto == b"HTTP/1.0")
+        return self._hosts.has(host, str(getattr(request.getHost(), "host", "")))
 
 
 async def nothing_else(_request: Request) -> Page:

@@ -26,17 +26,17 @@ class KnownHosts:
     >>> hosts = KnownHosts(Address("127.0.0.1", 5001), ["cache.internal"])
     >>> [hosts.has(host, "127.0.0.1") for host in ("localhost:5001", "Cache.Internal", "[::1]", "evil.example")]
     [True, True, True, False]
+    >>> KnownHosts(Address("", 5001)).has("", "127.0.0.1")
+    False
     """
 
     def __init__(self, address: Address, names: Iterable[str] = ()) -> None:
         own = (*_LOOPBACK_NAMES, socket.gethostname(), address.host, *names)
-        self._names = frozenset(_without_port(name) for name in own)
+        self._names = frozenset(_without_port(name) for name in own if name)
         self._any_address = address.host in _EVERY_ADDRESS
 
-    def has(self, host: str | None, local: str) -> bool:
-        """Whether a request with this ``Host``, to the ``local`` address, is answered: browsers always send one."""
-        if host is None:
-            return True
+    def has(self, host: str, local: str) -> bool:
+        """Whether a request with this ``Host``, to the ``local`` address, is answered."""
         name = _without_port(host)
         if name in self._names:
             return True

@@ -123,6 +123,18 @@ class DebugSiteTests(SynchronousTestCase):
             self.assertEqual(reply.status, 421, target)
             self.assertNotIn(b"store", reply.body)
 
+    def test_no_host(self) -> None:
+        """A request must name a host, and an empty name is none; a probe of HTTP/1.0 need not."""
+        for head, status in (
+            ("HTTP/1.1", 421),
+            ("HTTP/1.1\r\nHost:", 421),
+            ("HTTP/1.0\r\nHost:", 421),
+            ("HTTP/1.0", 200),
+        ):
+            client = Client(self.api("/metrics"))
+            (reply,) = client.send(f"GET /debug/health {head}\r\n\r\n").replies()
+            self.assertEqual(reply.status, status, head)
+
     def test_no_request(self) -> None:
         """What is no HTTP gets an answer that says the same as all."""
         (reply,) = Client(self.api("/metrics")).send("nonsense\r\n\r\n").replies()
