@@ -12,6 +12,7 @@ from contentcache.admin.status_page import StatusPage
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.config.model import Configuration, Debug, Http
 from contentcache.core.ports import Run
+from contentcache.persist.unix_socket import own_folder, safe_folder
 from contentcache.server.debug_site import DebugSite, Metrics, nothing_else
 from contentcache.server.known_hosts import KnownHosts
 from contentcache.server.page_server import Page, PageServer
@@ -54,7 +55,8 @@ class OperatorAccess:
             return
         listening = PrivateSocket(self._reactor, path, PageServer(self._api.respond, self._reactor))
         try:
-            os.makedirs(os.path.dirname(os.path.abspath(path)), 0o700, exist_ok=True)
+            folder = os.path.dirname(os.path.abspath(path))
+            (own_folder if self._configuration.http.admin is None else safe_folder)(folder)
             listening.start()
         except OSError as error:
             self._log.warn("admin socket unavailable", path=path, reason=error.strerror or error)

@@ -1,7 +1,8 @@
-"""Paths of Unix sockets: short enough for the kernel, and whether one was left behind."""
+"""Paths of Unix sockets: short enough for the kernel, whether one was left behind, and who may replace one."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -11,6 +12,9 @@ from typing import Final
 
 #: Bytes that the kernel takes for a path (``sun_path``, unix(7)).
 LONGEST_SOCKET: Final = 107
+
+_PRIVATE: Final = 0o700
+_OTHERS_WRITE: Final = 0o022
 
 
 @contextmanager
@@ -47,3 +51,35 @@ def is_stale(path: str) -> bool:
         except OSError:
             pass  # its backlog is full, or it is another process's that we may not use
         return False
+
+
+def own_folder(folder: str) -> None:
+    """
+    Make a folder of mode 0700, also of one that is there.
+
+    :raises OSError: it is not possible; the folder is another account's.
+    """
+    os.makedirs(folder, _PRIVATE, exist_ok=True)
+    found = os.lstat(folder)
+    if stat.S_ISLNK(found.st_mode):
+        raise _unsafe(folder, "is a symbolic link: set http.admin to where it leads")
+    if found.st_uid != os.geteuid():
+        raise _unsafe(folder, "belongs to another account: give it to this one, or delete it")
+    if stat.S_IMODE(found.st_mode) != _PRIVATE:
+        os.chmod(folder, _PRIVATE)
+
+
+def safe_folder(folder: str) -> None:
+    """
+    Make a folder of mode 0700; one that is there stays as it is.
+
+    :raises OSError: it is not possible; other accounts may replace files in it.
+    """
+    os.makedirs(folder, _PRIVATE, exist_ok=True)
+    mode = os.stat(folder).st_mode
+    if mode & _OTHERS_WRITE and not mode & stat.S_ISVTX:
+        raise _unsafe(folder, "can be written by other accounts: take that from them, or use a folder in it")
+
+
+def _unsafe(folder: str, why: str) -> PermissionError:
+    return PermissionError(errno.EPERM, f"{folder} {why}")

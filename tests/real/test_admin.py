@@ -256,6 +256,24 @@ class UnreachableTests(SynchronousTestCase):
         cache.wait_for_log("admin socket unavailable path=")
         self.assertEqual((root / "run").read_text("ascii"), "in the way")
 
+    def test_wide_folder(self) -> None:
+        """The socket's folder is narrowed where it is the daemon's, and refused where others may write into it."""
+        root = place(self)
+        (root / "run").mkdir()
+        (root / "run").chmod(0o777)
+        cache = ContentCache(self, "http://127.0.0.1:1", root=root)
+        until((root / "run" / "admin.sock").exists, "the admin socket")
+        self.assertEqual((root / "run").stat().st_mode & 0o777, 0o700)
+        cache.stop()
+        folder = short_place(self)
+        folder.chmod(0o777)
+        cache = ContentCache(self, "http://127.0.0.1:1", http={"admin": str(folder / "admin.sock")})
+        cache.wait_for_log(f"{folder} can be written by other accounts")
+        self.assertEqual(os.listdir(folder), [])
+        done = command("status", cache.config)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("read at the debug address instead", done.stderr)
+
 
 class AccessMatrixTests(SynchronousTestCase):
     """Every door, method, path and credential: who may see what, and that nobody else changes anything."""
