@@ -41,7 +41,7 @@ _LEVELS: Final = {
 # Control characters, line ends, marks that turn the direction of writing, halves of characters.
 _ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: Text values without these are written without quotes.
-_NEEDS_QUOTES: Final = re.compile(r'[\s"\\=]|^-?$')
+_NEEDS_QUOTES: Final = re.compile(r'[\s"\\=]|^$')
 #: The keys that Twisted adds to an event, here or for observers of its older log.
 _TWISTED_KEYS: Final = frozenset(
     {"failure", "format", "isError", "logLevel", "message", "system", "time", "why"}

@@ -187,7 +187,7 @@ class LogWriterTests(SynchronousTestCase):
             ("one\ntwo", r'"one\ntwo"'),
             ("n=1", '"n=1"'),
             ("", '""'),
-            ("-", '"-"'),
+            ("-", "-"),
             (True, "true"),
             (30.0, "30"),
             (["a", "b"], "a,b"),
