@@ -263,7 +263,7 @@ def make_server(
         origins,
         signed_urls,
         admission,
-        ContentResponder(lambda: platform.random_bytes(16).hex()),
+        ContentResponder(lambda: platform.random_bytes(16).hex(), context.meter),
         ListQueries(_list_secret(configuration, platform)),
         name,
         SetupPage(platform.run, http.prefix.rstrip("/"), options.upstreams),

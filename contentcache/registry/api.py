@@ -192,7 +192,7 @@ class RegistryApi:
             return
         parts = content.kind == "blobs" and is_partial(exchange, content.digest)
         with await dependencies.blob_service.get(request, whole=not parts) as served:
-            await self._send(exchange, request.registry, served, content)
+            await self._send(exchange, served, content)
 
     async def _answer_keys(self, exchange: Exchange) -> None:
         origins, query = self._dependencies.origins, exchange.query()
@@ -218,20 +218,13 @@ class RegistryApi:
             )
             return
         with await dependencies.tags.get(request) as served:
-            await self._send(exchange, request.registry, served, request.route)
+            await self._send(exchange, served, request.route)
 
     async def _send(
-        self,
-        exchange: Exchange,
-        registry: Registry,
-        served: ContentResponse,
-        route: Content | TaggedManifest,
+        self, exchange: Exchange, served: ContentResponse, route: Content | TaggedManifest
     ) -> None:
         by_tag = isinstance(route, TaggedManifest)
         kind: Kind = route.kind if isinstance(route, Content) else "manifests"
-        self._meter.pulled(
-            registry.upstream.origin, route.repository, kind, served.outcome.label(stale=served.stale)
-        )
         exchange.request.identified().provenance = served.provenance
         exchange.request.digest = str(served.digest)
         await self._dependencies.responder.respond(exchange, served, kind, by_tag=by_tag)

@@ -11,8 +11,9 @@ from contentcache.core.header_policy import Headers, HeaderValue
 from contentcache.core.http_caching import etag, evaluate, range_holds
 from contentcache.core.ranges import Span, parse_range, spans
 from contentcache.core.routes import Kind
-from contentcache.delivery.responses import ContentHead, ContentResponse
+from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
 from contentcache.server.exchange import Exchange
+from contentcache.telemetry.metrics import Meter
 
 _IMMUTABLE: Final = "private, max-age=31536000, immutable"
 _REVALIDATE: Final = "private, no-cache"
@@ -33,8 +34,9 @@ class PreconditionFailed(CacheError):
 class ContentResponder:
     """Responds with contents. ``boundary`` makes a new delimiter for ``multipart/byteranges``."""
 
-    def __init__(self, boundary: Callable[[], str]) -> None:
+    def __init__(self, boundary: Callable[[], str], meter: Meter) -> None:
         self._boundary = boundary
+        self._meter = meter
 
     def needs_no_body(self, exchange: Exchange, digest: Digest) -> bool:
         """Whether the response to a request for this digest has no body because of its conditions."""
@@ -45,7 +47,7 @@ class ContentResponder:
     ) -> None:
         """Respond to a ``HEAD``, or to a ``GET`` that :meth:`needs_no_body`."""
         headers = headers_of(content, kind, by_tag=by_tag)
-        if self._respond_to_condition(exchange, content.digest, headers):
+        if self._respond_to_condition(exchange, content, headers):
             return
         if content.size is not None:
             headers["Content-Length"] = str(content.size)
@@ -61,10 +63,11 @@ class ContentResponder:
         :raises CacheError: a range cannot be had; or the rest of the body, after the head.
         """
         headers = headers_of(content, kind, by_tag=by_tag)
-        if self._respond_to_condition(exchange, content.digest, headers):
+        if self._respond_to_condition(exchange, content, headers):
             return
         exchange.start_streaming()
         parts = self._parts(exchange, content, kind)
+        self._count_pull(exchange, content, content.outcome)
         await self._send_parts(exchange, content, headers, parts)
         if not content.body.is_stored:
             exchange.request.was_not_stored()
@@ -127,20 +130,34 @@ class ContentResponder:
             error.headers = {**error.headers, "Accept-Ranges": "bytes", "ETag": etag(str(content.digest))}
             raise
 
-    def _respond_to_condition(self, exchange: Exchange, digest: Digest, headers: Headers) -> bool:
+    def _respond_to_condition(
+        self, exchange: Exchange, content: ContentHead | ContentResponse, headers: Headers
+    ) -> bool:
         """
         Respond without a body if a condition asks for that; returns whether it did.
 
         :raises PreconditionFailed: ``If-Match`` does not match.
         """
-        outcome = _outcome(exchange, digest)
+        outcome = _outcome(exchange, content.digest)
         if outcome == "failed":
             raise PreconditionFailed("If-Match names another content")
         if outcome == "not modified":
+            # What the origin describes, and nobody downloads, it affirms.
+            is_described = content.outcome in {Outcome.DESCRIBED, Outcome.RESOLVED}
+            self._count_pull(exchange, content, Outcome.AFFIRMED if is_described else content.outcome)
             of_body = ("Content-Type", "Accept-Ranges")
             exchange.reply(304, {name: value for name, value in headers.items() if name not in of_body})
             return True
         return False
+
+    def _count_pull(
+        self, exchange: Exchange, content: ContentHead | ContentResponse, outcome: Outcome
+    ) -> None:
+        """Count a ``GET`` whose client gets the content, or has it: no errors, and no refused ranges."""
+        if exchange.method == "GET":
+            request = exchange.request
+            status = outcome.label(stale=content.stale)
+            self._meter.pulled(request.upstream, request.repository, request.kind, status)
 
 
 def is_partial(exchange: Exchange, digest: Digest) -> bool:

@@ -318,6 +318,38 @@ class WithoutFastPathTests(CacheTestCase):
         ):
             self.assertIn(line, after)
 
+    def test_pulls(self) -> None:
+        """A pull is a GET whose client gets the content, all or a part, or has it: no refusal, and no HEAD."""
+        etag = f'"{self.digest}"'
+        pulls = 'contentcache_pulls_total{cache="hit",kind="blobs",registry="one.example"}'
+        requests = 'contentcache_http_requests_total{code="416",kind="blobs",method="GET"}'
+        for counted, status, method, *fields in (
+            (2, 200, "GET"),
+            (3, 206, "GET", "Range: bytes=0-1"),
+            (4, 206, "GET", "Range: bytes=0-1,5-6"),
+            (5, 304, "GET", f"If-None-Match: {etag}"),
+            (6, 304, "GET", f"If-None-Match: {etag}", "Range: bytes=5000-"),
+            (6, 304, "HEAD", f"If-None-Match: {etag}"),
+            (6, 200, "HEAD"),
+            (6, 416, "GET", "Range: bytes=5000-"),
+            (6, 412, "GET", 'If-Match: "x"'),
+        ):
+            self.assertEqual(self.ask(self.ann, *fields, method=method).status, status, fields)
+            self.there.clock.advance(0)
+            text = self.there.meter.text().decode()
+            self.assertIn(f"{pulls} {counted}.0\n", text, (status, fields))
+        self.assertIn(f"{requests} 1.0\n", text)
+        self.assertIn('registry_proxy_hits_total{type="blob"} 6.0\n', text)
+
+    def test_pull_affirmed(self) -> None:
+        """Of a content that is not stored, and that the client has, nothing is downloaded."""
+        cold = self.there.origin.put_blob(REPOSITORY, b"cold")
+        path = f"/v2/{REPOSITORY}/blobs/{cold}"
+        reply = self.ask(self.ann, f'If-None-Match: "{cold}"', path=path)
+        self.assertEqual((reply.status, self.there.origin.count("GET", path)), (304, 0))
+        told = 'contentcache_pulls_total{cache="affirmed",kind="blobs",registry="one.example"} 1.0\n'
+        self.assertIn(told, self.there.meter.text().decode())
+
     def test_last_pull(self) -> None:
         """A pull counts for the blob's age."""
         self.result(self.there.blob_service.flush())
