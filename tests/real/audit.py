@@ -17,6 +17,8 @@ _OWN: Final = frozenset(
         f"{_INDEX}-wal",
         f"{_INDEX}-shm",
         "contentcache/lock",
+        "contentcache/history.json",
+        "contentcache/history.json.new",  # after a kill; it is written over
         "contentcache/lists.key",
     }
 )
