@@ -137,6 +137,8 @@ class CacheRole:
             await services.evictor.stop()
         if self._other_workers.maintains_store and services.scrubber is not None:
             await services.scrubber.stop()
+        for registry in services.upstreams.registries:
+            registry.close()
         for transport in services.upstreams.transports:
             await transport.close()
         try:

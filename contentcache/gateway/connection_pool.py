@@ -202,9 +202,11 @@ class ConnectionPool:
 
     def _suspect(self, reason: str) -> None:
         """A client's request has failed: check the registry by another one, as the fault may be in the first."""
+        if self._closing:
+            return
         if not self.health.healthy:
             self.health = self.health.failed(reason, self._wall())
-        elif self._checking is None and not self._closing:
+        elif self._checking is None:
             checking = in_background(self._check(reason))
             if not checking.called:
                 self._checking = checking
@@ -225,6 +227,8 @@ class ConnectionPool:
             self._checking = None
 
     def _note(self, reason: str) -> None:
+        if self._closing:
+            return  # the gateway has cut the connection
         if self.health.healthy:
             self._log.warn("registry unavailable", registry=self._base, reason=reason)
         self.health = self.health.failed(reason, self._wall())

@@ -85,6 +85,7 @@ class Registry:
         self._pool = UpstreamPool(upstream.hosts, upstream.fallback, circuits)
         self._rate_limits = RateLimits()
         self._warned = "", float("-inf")
+        self._closed = False
         #: What operators are told of its hosts.
         self.upstream_health = UpstreamHealth(transports, self._pool, circuits, reactor, wall)
         self.client = UpstreamClient(
@@ -102,6 +103,10 @@ class Registry:
         """Use other options of the same origin from now on."""
         self.upstream = upstream
         self.client.configure(upstream)
+
+    def close(self) -> None:
+        """The daemon stops, and cuts its connections: what fails from now on says nothing of any host."""
+        self._closed = True
 
     def subject(self, repository: str | None, credential: Credential) -> Subject:
         """Whom a decision of this origin is about."""
@@ -127,7 +132,7 @@ class Registry:
         ``host`` has closed the connection early, stalled, or sent wrong bytes, for a request of this kind that
         was sent after event ``began`` of the pool, for a tag or a digest (``reference``) of a repository.
         """
-        if host not in self._transports:
+        if self._closed or host not in self._transports:
             return
         self._meter.asked(host, "failed")
         now = self._reactor.seconds()
@@ -254,6 +259,8 @@ class Registry:
 
     def _warn(self, sentence: str) -> None:
         """Log what makes no host unhealthy, and not with every request."""
+        if self._closed:
+            return
         now = self._reactor.seconds()
         said, when = self._warned
         if sentence != said or now - when >= _QUIET:

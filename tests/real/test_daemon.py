@@ -220,6 +220,10 @@ class StopTests(DaemonTestCase):
         cache.wait_for_log(_BLOB)
         lines = [line for line in cache.access_lines() if _BLOB in line]
         self.assertEqual(len(lines), 1, lines)
+        # The connection to the origin was cut here, which says nothing of the origin.
+        self.assertNotIn("upstream unhealthy", cache.log())
+        _, _, after = cache.log().partition("daemon stopped")
+        self.assertNotIn(" warn ", after)
 
     def test_at_once(self) -> None:
         """Without ``http.draintimeout`` nobody is waited for."""

@@ -319,6 +319,12 @@ class RegistryCircuitTests(RegistryTestCase):
         self.registry.upstream_health.probe_unhealthy()
         self.assertEqual(self.one.count(), 2)
 
+    def test_stopped(self) -> None:
+        """What fails while the daemon stops says nothing of a host."""
+        self.registry.close()
+        self.registry.failed(ONE, "upstream broke the body off")
+        self.assertTrue(all(host.healthy for host in self.registry.upstream_health.hosts()))
+
     def test_probe_that_is_answered_with_a_fault(self) -> None:
         """A host that answers the probe with 502 is not healthy."""
         self.alone()
