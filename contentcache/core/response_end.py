@@ -21,7 +21,7 @@ ENDED_BY: Final[tuple[EndedBy, ...]] = get_args(EndedBy)
 class ResponseEnd:
     """How a response ended; ``reason`` says in words why one is incomplete."""
 
-    kind: Literal["complete"] | EndedBy
+    how: Literal["complete"] | EndedBy
     reason: str = ""
 
     @classmethod
@@ -30,7 +30,7 @@ class ResponseEnd:
         The end of a response that ``error`` interrupts.
 
         >>> ResponseEnd.of(CacheError("upstream broke the body off"))
-        ResponseEnd(kind='upstream', reason='upstream broke the body off')
+        ResponseEnd(how='upstream', reason='upstream broke the body off')
         """
         return cls(error.ended_by, error.message)
 

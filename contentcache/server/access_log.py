@@ -63,7 +63,7 @@ class AccessLogEntry:
         return (
             f'{self.address or "-"} - {self.user} [{time}] "{self.method} {self.uri} {self.protocol}" '
             f'{self.status} {self.sent} "{self.referer}" "{self.agent}" cache="{self.cache}" '
-            f"seconds={self.seconds:.3f} upstream={self.upstream} sent={self.sent} of={length} end={self.end.kind} "
+            f"seconds={self.seconds:.3f} upstream={self.upstream} sent={self.sent} of={length} end={self.end.how} "
             f"served_by={self.served_by} request_id={self.request_id} download={self.download}"
         )
 
@@ -83,7 +83,7 @@ class AccessLogEntry:
             "upstream": self.upstream,
             "sent": self.sent,
             "of": self.length,
-            "end": self.end.kind,
+            "end": self.end.how,
             "served_by": self.served_by,
             "request_id": self.request_id,
             "download": self.download,
@@ -167,11 +167,11 @@ class AccessLog:
         byte of the content that was not sent.
         """
         end = access.end
-        self._meter.response_incomplete(end.kind)
+        self._meter.response_incomplete(end.how)
         self._event_log.emit(
-            LogLevel.info if end.kind == "client" else LogLevel.warn,
+            LogLevel.info if end.how == "client" else LogLevel.warn,
             "response incomplete",
-            by=end.kind,
+            by=end.how,
             client=access.address,
             repository=repository,
             digest=digest,

@@ -156,7 +156,7 @@ class NarrowTests(CacheTestCase, TestCase):
         ]
         if not self.tls:  # which reads all of it before the socket takes the first byte
             ends.append(("disk", lambda: os.truncate(path, 100)))
-        for kind, end in ends:
+        for how, end in ends:
             looked = threading.Event()
             self.assertEqual(self.ask(self.ann, path=self.large).status, 200)
             self.forget()
@@ -174,19 +174,19 @@ class NarrowTests(CacheTestCase, TestCase):
             yield running
             yield until(lambda: not self.factory.connections)
             self.there.clock.advance(0)
-            self.assertEqual((len(self.lines), self.begun), (1, 0), kind)
-            self.assert_incomplete(kind)
+            self.assertEqual((len(self.lines), self.begun), (1, 0), how)
+            self.assert_incomplete(how)
             self.events.found.clear()
 
-    def assert_incomplete(self, kind: str) -> None:
+    def assert_incomplete(self, how: str) -> None:
         """The last response was cut off, and ended by that."""
         line = self.lines[-1]
-        self.assertEqual((line.status, line.length, line.end.kind), (200, LARGEST, kind))
+        self.assertEqual((line.status, line.length, line.end.how), (200, LARGEST, how))
         ((level, phrase, fields),) = self.events.found
-        self.assertEqual((level, phrase), ("info" if kind == "client" else "warn", "response incomplete"))
+        self.assertEqual((level, phrase), ("info" if how == "client" else "warn", "response incomplete"))
         self.assertEqual((fields["digest"], fields["repository"]), (str(self.digest_of_large), REPOSITORY))
         self.assertEqual((fields["offset"], fields["reason"]), (line.sent, line.end.reason))
-        self.assertEqual(incomplete(self.there.meter)[kind], 1)
+        self.assertEqual(incomplete(self.there.meter)[how], 1)
 
 
 class NarrowTlsTests(NarrowTests):

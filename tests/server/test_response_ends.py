@@ -72,17 +72,17 @@ class ResponseEndTests(RegistryTestCase):
         body.give(given)
         return body, client
 
-    def assert_ended(self, kind: str, sent: int, of: int | None, status: int = 200) -> None:
+    def assert_ended(self, how: str, sent: int, of: int | None, status: int = 200) -> None:
         """There is one line, which says so; and if the response is incomplete one event and one count."""
         (line,) = self.lines
-        self.assertEqual((line.status, line.sent, line.length, line.end.kind), (status, sent, of, kind))
-        if kind == "complete":
+        self.assertEqual((line.status, line.sent, line.length, line.end.how), (status, sent, of, how))
+        if how == "complete":
             self.assertEqual(self.events.found, [])
         else:
-            self.count[kind] += 1
+            self.count[how] += 1
             ((level, phrase, fields),) = self.events.found
-            expected = "info" if kind == "client" else "warn"
-            self.assertEqual((level, phrase, fields["by"]), (expected, "response incomplete", kind))
+            expected = "info" if how == "client" else "warn"
+            self.assertEqual((level, phrase, fields["by"]), (expected, "response incomplete", how))
             self.assertEqual((fields["sent"], fields["of"], fields["reason"]), (sent, of, line.end.reason))
             self.assertTrue(fields["reason"])
         self.assertEqual(incomplete(self.meter), self.count)
@@ -111,7 +111,7 @@ class ResponseEndTests(RegistryTestCase):
         self.ask(BLOB, f'If-None-Match: "{DIGEST}"')
         self.upstream_says(200, {}, [b"[1]"])
         self.ask(_LIST)
-        found = [(line.status, line.sent, line.length, line.end.kind) for line in self.lines]
+        found = [(line.status, line.sent, line.length, line.end.how) for line in self.lines]
         self.assertEqual(
             found, [(206, 5, 5, "complete"), (304, 0, 0, "complete"), (200, 3, None, "complete")]
         )
@@ -193,7 +193,7 @@ class ResponseEndTests(RegistryTestCase):
 
     def test_rest_missing(self) -> None:
         """Errors say who is to blame: upstream, or the disk; a defect is not the client's."""
-        for error, kind in (
+        for error, how in (
             (UpstreamTimeout("upstream sent nothing for 30 s"), "upstream"),
             (DiskReadError("the stored file is shorter than it was"), "disk"),
             (Broken("a defect"), "upstream"),
@@ -204,7 +204,7 @@ class ResponseEndTests(RegistryTestCase):
             self.assertEqual((len(reply.body), reply.whole, client.ended), (100, False, True))
             client.leave()
             self.assertEqual(len(self.flushLoggedErrors(Broken)), isinstance(error, Broken))
-            self.assert_ended(kind, 100, _SIZE)
+            self.assert_ended(how, 100, _SIZE)
 
     def test_relayed(self) -> None:
         """A list that breaks off."""
@@ -260,13 +260,13 @@ class GatewayResponseEndTests(GatewayTestCase):
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
         return client, line
 
-    def assert_ended(self, kind: str) -> None:
+    def assert_ended(self, how: str) -> None:
         """The response of five bytes has ended so."""
         (line,) = self.written
-        self.assertEqual((line.status, line.sent, line.length, line.end.kind), (200, 5, 10, kind))
+        self.assertEqual((line.status, line.sent, line.length, line.end.how), (200, 5, 10, how))
         ((level, _phrase, fields),) = self.events.found
-        self.assertEqual((level, fields["by"]), ("info" if kind == "client" else "warn", kind))
-        self.assertEqual({by: count for by, count in incomplete(self.meter).items() if count}, {kind: 1.0})
+        self.assertEqual((level, fields["by"]), ("info" if how == "client" else "warn", how))
+        self.assertEqual({by: count for by, count in incomplete(self.meter).items() if count}, {how: 1.0})
         self.assertEqual(sent_bytes(self.meter, "manifests"), 5)
 
     def test_registry_breaks_off(self) -> None:
@@ -292,7 +292,7 @@ class GatewayResponseEndTests(GatewayTestCase):
         _client, line = self.begin()
         line.say("world")
         (entry,) = self.written
-        self.assertEqual((entry.sent, entry.length, entry.end.kind), (10, 10, "complete"))
+        self.assertEqual((entry.sent, entry.length, entry.end.how), (10, 10, "complete"))
         self.assertEqual(self.events.found, [])
         received = {
             labels["kind"]: value
@@ -308,5 +308,5 @@ class GatewayResponseEndTests(GatewayTestCase):
         )
         client.leave()
         (line,) = self.written
-        self.assertEqual((line.status, line.sent, line.length, line.end.kind), (499, 0, None, "client"))
+        self.assertEqual((line.status, line.sent, line.length, line.end.how), (499, 0, None, "client"))
         self.assertEqual(self.events.found[0][0], LogLevel.info.name)
