@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
+from contextlib import suppress
 from signal import Signals
 from typing import Final, Self
 
 from attrs import frozen
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from contentcache.aio.condition import sleep
@@ -81,3 +86,19 @@ class StopLog:
             self._reactor, "_exitSignal", None
         )  # Twisted stores it, and has no other name for it
         return "request" if number is None else Signals(number).name
+
+
+def stop_with(sentence: str, reactor: DaemonReactor) -> None:
+    """Print why the daemon cannot go on, stop it as a signal does, and end the process with status 1."""
+    sys.stderr.write(f"contentcache: {sentence}\n")
+    # twistd returns 0 whatever was the matter, once it has deleted its pid file.
+    atexit.register(_end_with_failure)
+    with suppress(ReactorNotRunning):  # a signal was faster
+        reactor.stop()
+
+
+def _end_with_failure() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(1)

@@ -23,6 +23,7 @@ class ServiceNotifier:
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
         self._interval = _watchdog_interval(environ) if path else None
         self._timer = timer
+        self._is_stopping = False
 
     def start(self, serving: Coroutine[Any, Any, None]) -> None:
         """Tell that the daemon is ready when ``serving`` returns, and from now on that it is alive."""
@@ -32,6 +33,7 @@ class ServiceNotifier:
     def tell_stopping(self) -> None:
         """The daemon stops."""
         self._interval = None
+        self._is_stopping = True
         self._send("STOPPING=1")
 
     @contextmanager
@@ -45,7 +47,8 @@ class ServiceNotifier:
 
     async def _tell_ready(self, serving: Coroutine[Any, Any, None]) -> None:
         await serving
-        self._send(f"READY=1\nMAINPID={os.getpid()}")
+        if not self._is_stopping:
+            self._send(f"READY=1\nMAINPID={os.getpid()}")
 
     def _feed_watchdog(self) -> None:
         if self._interval is not None:

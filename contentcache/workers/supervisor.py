@@ -23,7 +23,7 @@ from contentcache.app.cache_role import CacheRole
 from contentcache.app.daemon import Daemon
 from contentcache.app.listening import bind_shared
 from contentcache.app.role import Role
-from contentcache.app.stopping import CutOff
+from contentcache.app.stopping import CutOff, stop_with
 from contentcache.app.systemd import without_notifier
 from contentcache.config.loading import Loaded
 from contentcache.config.model import Address, Configuration
@@ -119,7 +119,14 @@ class Supervisor(Daemon):
         )
         if isinstance(self.context, HostContexts):
             self.context.changed = self._send_certificates
-        self._workers.start(sockets)
+        self._workers.start(sockets, self._cannot_start)
+
+    def _cannot_start(self, reason: str) -> None:
+        sentence = f"no worker can serve: {reason}"
+        self._log.error("daemon cannot start", reason=sentence)
+        self.notifier.tell_stopping()
+        # Perhaps the reactor does not run yet.
+        self.reactor.callLater(0, stop_with, sentence, self.reactor)
 
     def start_issuance(self, issuance: Issuance) -> None:
         """Request certificates once there are workers that answer challenges."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ _CALL_TIMEOUT: Final = 2.0
 _STOP_TIMEOUT: Final = 10.0
 #: Seconds that a killed worker may take to end: the kernel may have to wait for a disk.
 _KILL_TIMEOUT: Final = 5.0
+#: How often a worker may end before any has served.
+_MOST_FAILED_STARTS: Final = 3
 
 
 class WorkerPool:
@@ -74,10 +77,18 @@ class WorkerPool:
         self._workers: dict[int, WorkerProcess] = {}
         self._changed = Condition()
         self._is_stopping = False
+        self._has_served = False
+        self._start_failed: Callable[[str], None] = lambda _reason: None
         self._metrics_of_ended: Sequence[Family] = ()
 
-    def start(self, fronts: Iterable[socket.socket]) -> None:
-        """Start one worker for each socket."""
+    def start(self, fronts: Iterable[socket.socket], failed: Callable[[str], None]) -> None:
+        """
+        Start one worker for each socket.
+
+        ``failed(reason)`` is called once, perhaps now, where none can be started, or one ends again and again
+        before any has served. Then none is started any more.
+        """
+        self._start_failed = failed
         for number, front in enumerate(fronts, 1):
             self._workers[number] = WorkerProcess(number, front)
             self._start(self._workers[number])
@@ -216,14 +227,20 @@ class WorkerPool:
     def _start(self, worker: WorkerProcess) -> None:
         if self._is_stopping:
             return
-        control, index = spawn(
-            worker,
-            self._reactor,
-            self._environ,
-            lock=self._lock(),
-            output=self._output,
-            ended=lambda reason: self._ended(worker, reason),
-        )
+        try:
+            control, index = spawn(
+                worker,
+                self._reactor,
+                self._environ,
+                lock=self._lock(),
+                output=self._output,
+                ended=lambda reason: self._ended(worker, reason.getErrorMessage()),
+            )
+        except OSError as error:
+            worker.started = self._reactor.seconds()
+            worker.failed_starts = _MOST_FAILED_STARTS
+            self._start_again(worker, f"cannot start {sys.executable}: {error.strerror or error}")
+            return
         self._serve_index(worker.number, index)
         rpc = RPCConnection(
             lambda message: self._receive(worker, message), lambda: self._connection_closed(worker)
@@ -234,10 +251,11 @@ class WorkerPool:
     def _receive(self, worker: WorkerProcess, message: Any) -> Any:
         match message:
             case messages.Ready():
-                worker.is_ready = True
+                worker.is_ready = self._has_served = True
                 self._log.info("worker serves", worker=worker.number)
                 self._changed.notify_all()
             case messages.StartFailed(reason=reason):
+                worker.failure = reason
                 self._log.error("worker cannot serve", worker=worker.number, reason=reason)
             case messages.InUse(digest=digest):
                 worker.in_use.add(digest)
@@ -261,21 +279,28 @@ class WorkerPool:
         if worker.process is not None:
             self._reactor.callLater(_STOP_TIMEOUT, _kill_if_running, worker, worker.process)
 
-    def _ended(self, worker: WorkerProcess, reason: Failure) -> None:
-        lifetime = self._reactor.seconds() - worker.started
+    def _ended(self, worker: WorkerProcess, reason: str) -> None:
         worker.ended()
+        worker.failed_starts += 1
         self._worker_ended(worker.number)
         self._metrics_of_ended = merge([self._metrics_of_ended, cumulative(worker.metrics)])
         worker.metrics = ()
         self._changed.notify_all()
+        self._start_again(worker, reason)
+
+    def _start_again(self, worker: WorkerProcess, reason: str) -> None:
         if self._is_stopping:
             return
-        backoff = worker.backoff.after(lifetime)
+        if not self._has_served and worker.failed_starts >= _MOST_FAILED_STARTS:
+            self._is_stopping = True
+            self._start_failed(worker.failure or reason)
+            return
+        backoff = worker.backoff.after(self._reactor.seconds() - worker.started)
         self._log.error(
             "worker ended, started again",
             worker=worker.number,
             retry_in=f"{backoff:g}s",
-            reason=reason.getErrorMessage(),
+            reason=reason,
         )
         self._reactor.callLater(backoff, self._start, worker)
 

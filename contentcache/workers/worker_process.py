@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +76,9 @@ class WorkerProcess:
     started: float = 0.0
     is_ready: bool = False
     is_unresponsive: bool = False
+    #: How often it has ended before it or its successor served, and what it said then.
+    failed_starts: int = 0
+    failure: str | None = None
     in_use: set[Digest] = field(factory=set)
     metrics: Sequence[Family] = ()
     #: Copies of descriptors that were attached to calls that it may not have read.
@@ -111,10 +114,14 @@ def spawn(
     Start a process for ``worker``; returns this process's ends of its connections: control and index.
 
     ``output`` gets whole lines that it writes to its standard output, ``None`` where it has that of this process.
+
+    :raises OSError: it cannot be started.
     """
     control, its_control = socket.socketpair()
     index, its_index = socket.socketpair()
-    with its_control, its_index, open(os.devnull, "rb") as nothing:
+    with its_control, its_index, ExitStack() as ours, open(os.devnull, "rb") as nothing:
+        ours.enter_context(control)
+        ours.enter_context(index)
         descriptors = {
             0: nothing.fileno(),
             1: 1 if output is None else "r",
@@ -131,6 +138,7 @@ def spawn(
             env=dict(environ),
             childFDs=descriptors,
         )
+        ours.pop_all()
     worker.started = reactor.seconds()
     return control, index
 

@@ -6,6 +6,7 @@ import os
 import pwd
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from tests.real.line import CountingProxy
 from tests.real.origin import Origin
 from tests.real.programs import Case, Process, needs, place, privileged_port, short_place, status_of, until
 from tests.real.worker_processes import all_serve
+
+#: Programs that start the daemon of the configuration that is their argument.
+_SERVE = "from contentcache.commands.main import main; main(['serve', sys.argv[1]])"
+_TWISTD = (
+    "from twisted.scripts.twistd import run; "
+    "sys.argv[1:] = ['--nodaemon', '--pidfile=', 'contentcache', '--config', sys.argv[1]]; run()"
+)
 
 
 class ServedCache(ContentCache):
@@ -244,6 +252,29 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("nowhere", done.stderr)
         self.assertNotIn("Traceback", done.stderr)
+
+    def test_no_worker(self) -> None:
+        """Workers that cannot be started, or end before they serve, end the daemon: a sentence and status 1."""
+        folder = place(self)
+        config = folder / "config.yml"
+        for program, words in (
+            ("/nowhere/python3", "cannot start /nowhere/python3: No such"),
+            ("/bin/false", ""),
+        ):
+            for number, start in enumerate((_SERVE, _TWISTD)):
+                store = folder / f"{Path(program).name}-{number}"
+                config.write_text(f"{_minimal(store, '127.0.0.1:0')}workers: 2\n", "utf-8")
+                argv: list[str | Path] = [
+                    sys.executable,
+                    "-c",
+                    f"import sys; sys.executable = '{program}'; {start}",
+                    config,
+                ]
+                process = Process(self, argv, name="contentcache", env=environment(), cwd=folder)
+                self.assertEqual(process.wait(), 1, process.log())
+                self.assertIn(f"contentcache: no worker can serve: {words}", process.log())
+                self.assertIn("daemon stopped reason=", process.log())
+                self.assertNotIn("Traceback", process.log())
 
 
 def _before(url: str) -> dict[str, object]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -57,11 +59,14 @@ class _Reactor(Clock):
 
     def __init__(self) -> None:
         super().__init__()
+        self.fault: OSError | None = None
         self.processes: list[_Process] = []
         self.delivery = Delivery()
 
     def spawnProcess(self, protocol: Any, _path: str, _words: Any, **more: Any) -> _Process:
         """Start a worker (``IReactorProcess``)."""
+        if self.fault is not None:
+            raise self.fault
         self.processes.append(_Process(protocol, more["childFDs"]))
         return self.processes[-1]
 
@@ -80,7 +85,16 @@ class WorkerPoolTests(SynchronousTestCase):
         self.reactor = _Reactor()
         self.other_calls: list[tuple[int, Any]] = []
         self.ends: list[socket.socket] = []
-        self.pool = WorkerPool(
+        self.failures: list[str] = []
+        self.fronts = [socket.socket(), socket.socket()]
+        self.addCleanup(self.close)
+        self.pool = self.started()
+        for worker in self.reactor.processes:
+            worker.rpc.send(messages.Ready())
+
+    def started(self) -> WorkerPool:
+        """Workers that do not serve yet."""
+        pool = WorkerPool(
             cast("Any", self.reactor),
             hello=lambda: _HELLO,
             receive=self.receive,
@@ -89,11 +103,8 @@ class WorkerPoolTests(SynchronousTestCase):
             lock=lambda: 99,
             environ={},
         )
-        self.fronts = [socket.socket(), socket.socket()]
-        self.pool.start(self.fronts)
-        self.addCleanup(self.close)
-        for worker in self.reactor.processes:
-            worker.rpc.send(messages.Ready())
+        pool.start(self.fronts, self.failures.append)
+        return pool
 
     def close(self) -> None:
         """Close what no worker has."""
@@ -131,6 +142,41 @@ class WorkerPoolTests(SynchronousTestCase):
         self.assertEqual(len(self.reactor.processes), 4)
         self.reactor.processes[3].rpc.send(messages.Ready())
         self.assertEqual(self.pool.health, (2, 2))
+
+    def test_cannot_start(self) -> None:
+        """Where the program cannot be started, that is said once; later it is tried again until it can."""
+        self.reactor.fault = PermissionError(errno.EACCES, "Permission denied")
+        pool = self.started()
+        self.assertEqual(self.failures, [f"cannot start {sys.executable}: Permission denied"])
+        self.assertEqual(pool.health, (0, 2))
+        self.reactor.processes[0].die()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.reactor.processes), 2)
+        self.reactor.fault = None
+        self.reactor.advance(60)
+        self.assertEqual((len(self.reactor.processes), len(self.failures)), (3, 1))
+
+    def test_never_serves(self) -> None:
+        """A worker that ends for the third time before any has served is not started again, nor is another."""
+        self.started()
+        self.reactor.processes[-1].rpc.send(messages.StartFailed("the disk is full"))
+        for _ in range(3):
+            self.assertEqual(self.failures, [])
+            self.reactor.processes[-1].die()
+            self.reactor.advance(0.25)
+        self.assertEqual(self.failures, ["the disk is full"])
+        count = len(self.reactor.processes)
+        self.reactor.advance(60)
+        self.assertEqual(len(self.reactor.processes), count)
+
+    def test_one_serves(self) -> None:
+        """Where one has served, the other is started again however often it ends."""
+        self.started()
+        self.reactor.processes[-2].rpc.send(messages.Ready())
+        for _ in range(9):
+            self.reactor.processes[-1].die()
+            self.reactor.advance(30)
+        self.assertEqual((len(self.reactor.processes), self.failures), (13, []))
 
     def test_in_use(self) -> None:
         """What a worker uses is in use until it says otherwise, or ends."""
