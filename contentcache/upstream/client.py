@@ -47,7 +47,7 @@ from contentcache.upstream.answers import Answer, check_coding
 from contentcache.upstream.circuit_breaker import CircuitBreaker
 from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
 from contentcache.upstream.request import Request, UpstreamLimits, WholeBody
-from contentcache.upstream.responses import why
+from contentcache.upstream.responses import is_malformed, why
 
 T = TypeVar("T")
 
@@ -231,6 +231,8 @@ class UpstreamClient:
         except ConnectTimeout as error:
             raise UpstreamTimeout(f"{host} did not answer in time") from error
         except _DISCONNECTED as error:
+            if is_malformed(error):
+                raise UpstreamBroken(f"{host} sent no valid HTTP response") from error
             raise UpstreamBroken(f"{host} broke the connection off: {why(error)}") from error
         except Exception as error:
             raise UpstreamUnavailable(f"{host} cannot be reached: {why(error)}") from error

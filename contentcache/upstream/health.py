@@ -32,9 +32,15 @@ class UpstreamHealth:
     def failed(self, host: str, reason: str) -> bool:
         """``host`` has failed, as the pool knows; returns whether that says something new of it."""
         before = self._known[host]
-        if not self._pool.has_answered_since_failure(host):
+        if not (before.healthy and self._pool.has_answered_since_failure(host)):
             self._known[host] = before.failed(reason, self._wall())
         return before.healthy or before.reason != reason
+
+    def failed_again(self, host: str, reason: str) -> None:
+        """A request to ``host`` has failed by what makes no host unhealthy: if it is already, that is why now."""
+        known = self._known[host]
+        if not known.healthy:
+            self._known[host] = known.failed(reason, self._wall())
 
     def answered(self, host: str, asked: float) -> None:
         """``host`` has answered what it was asked at ``asked`` (monotonic seconds)."""

@@ -170,6 +170,8 @@ class Registry:
         status = await self.client.probe(host)
         if status < _BROKEN:
             self.upstream_health.answered(host, began)
+        else:
+            self.upstream_health.failed_again(host, f"{host} answered {status}")
 
     def _probe_failed(self, host: str, kind: str, error: CacheError) -> None:
         self.failed(host, error.message, kind)
@@ -231,6 +233,7 @@ class Registry:
             slow = isinstance(error, UpstreamTimeout) and self._pool.has_answered(host, request.kind, began)
             if slow or isinstance(error, TargetFailed | NoTokenError):
                 self._warn(error.message)
+                self.upstream_health.failed_again(host, error.message)
             else:
                 self.failed(
                     host,

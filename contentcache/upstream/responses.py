@@ -22,7 +22,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python import threadable
 from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
-from twisted.web._newclient import BODY, DONE, HTTP11ClientProtocol
+from twisted.web._newclient import BODY, DONE, HTTP11ClientProtocol, ParseError
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IResponse
 
@@ -116,6 +116,14 @@ class OwnedResponse(proxyForInterface(IResponse)):  # type: ignore[misc]  # made
         self._body.deliver(protocol)
 
 
+def is_malformed(error: BaseException) -> bool:
+    """Whether there is no response because what came is none in HTTP."""
+    reasons = getattr(error, "reasons", None)
+    first = reasons[0].value if isinstance(reasons, list) and reasons else None
+    # Twisted's parser raises some of Python's own errors.
+    return isinstance(first, ParseError | ValueError | LookupError)
+
+
 def why(error: BaseException | Failure) -> str:
     """
     What went wrong with a request, as a clause for people.
@@ -129,6 +137,8 @@ def why(error: BaseException | Failure) -> str:
     if isinstance(error, Failure):
         return why(error.value or CancelledError())
     reasons = getattr(error, "reasons", None)
+    if is_malformed(error):
+        return "what came is no valid HTTP response"
     if isinstance(reasons, list) and reasons:
         return why(reasons[0])
     if isinstance(error, CancelledError):

@@ -333,4 +333,5 @@ class RegistryCircuitTests(RegistryTestCase):
         self.clock.advance(1)
         self.registry.upstream_health.probe_unhealthy()
         self.assertEqual(self.one.count(), 2)
-        self.assertFalse(self.registry.upstream_health.hosts()[0].healthy)
+        (host,) = self.registry.upstream_health.hosts()
+        self.assertEqual((host.healthy, host.reason), (False, f"{ONE} answered 502"))

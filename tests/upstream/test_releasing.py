@@ -201,6 +201,29 @@ class ConnectionTests(LoopbackTestCase):
         del answer
         await self.until_closed()
 
+    async def test_no_response(self) -> None:
+        """What is no response in HTTP is called so, in words, also where the parser raises errors of Python."""
+        for head in (
+            b"SSH-2.0-x\r\n",
+            b"HTTP/1.1 abc OK\r\n",
+            b"HTTP/1 200 OK\r\n",
+            b"HTTP/1.1 200 OK\r\nno colon\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n",
+        ):
+            registry = self.upstream(head)
+            with self.subTest(head=head):
+                with self.assertRaisesRegex(UpstreamBroken, r"^http://\S+ sent no valid HTTP response$"):
+                    await registry.ask(Request("GET", "/v2/a/blobs/b", registry.subject("a", ANONYMOUS)))
+                (host,) = registry.upstream_health.hosts()
+                self.assertIn("sent no valid HTTP response", host.reason or "")
+                registry.upstream_health.failed_again(host.host, "the storage behind it answered 403")
+                (later,) = registry.upstream_health.hosts()
+                self.assertEqual(
+                    (later.reason, later.since), ("the storage behind it answered 403", host.since)
+                )
+            await self.until_closed()
+
     async def test_refused_redirect(self) -> None:
         """So is that of a redirect which is an answer of its own, and leads where nobody may go."""
         for location in (b"ftp://a", b"http://10.0.0.1/"):
