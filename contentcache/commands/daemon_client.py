@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 #: Bytes of the longest answer.
 _LONGEST: Final = 64 << 20
 _UNSUCCESSFUL: Final = 400
+#: What commands read of documents: one without is another version's.
+_FIELDS: Final = {
+    "status": frozenset(
+        [
+            "time",
+            "health",
+            "workers",
+            "savings",
+            "downloads",
+            "upstreams",
+            "store",
+            "certificates",
+            "errors",
+            "reload",
+            "gateway",
+        ]
+    ),
+    "reload": frozenset(("ok", "changed", "restart_needed", "errors")),
+}
 #: "Any address" is none that can be asked.
 _ASKED: Final = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
 
@@ -137,7 +156,7 @@ class DaemonClient:
             headers = {"User-Agent": f"contentcache/{__version__}", "Connection": "close"}
             asking.request(method, f"/v1/{name}", headers=headers)
             with asking.getresponse() as answer:
-                return _value(answer.status, answer.read(_LONGEST))
+                return _value(name, answer.status, answer.read(_LONGEST))
         finally:
             asking.close()
 
@@ -185,15 +204,17 @@ def _value_at(tree: Any, *keys: str) -> str | None:
     return tree if isinstance(tree, str) else None
 
 
-def _value(status: int, body: bytes) -> Any:
+def _value(name: str, status: int, body: bytes) -> Any:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, dict):
+    is_refusal = status >= _UNSUCCESSFUL
+    if not isinstance(value, dict) or not (is_refusal or value.keys() >= _FIELDS.get(name, frozenset())):
         raise RefusedError(f"what answers there is no Content Cache, or another version (status {status})")
-    if status >= _UNSUCCESSFUL:
-        errors = value.get("errors")
-        message = errors[0].get("message") if errors else f"status {status}"
-        raise RefusedError(f"the daemon refuses: {message}")
+    if is_refusal:
+        match value:
+            case {"errors": [{"message": str(message)}, *_]}:
+                raise RefusedError(f"the daemon refuses: {message}")
+        raise RefusedError(f"the daemon refuses: status {status}")
     return value

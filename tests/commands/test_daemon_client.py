@@ -32,10 +32,10 @@ class DaemonClientTests(SynchronousTestCase):
         self.addCleanup(thread.join)
 
     def test_no_document(self) -> None:
-        """JSON that is no object, or is nested too deeply, is of another program."""
+        """JSON that is no object, lacks fields, or is nested too deeply, is of another program."""
         folder = tempfile.mkdtemp(prefix="cache-")
         self.addCleanup(shutil.rmtree, folder)
-        for number, body in enumerate((b"[]", b"5", b"null", b"[" * 100_000)):
+        for number, body in enumerate((b"[]", b"5", b"{}", b"[" * 100_000)):
             path = os.path.join(folder, str(number))
             listening = socket.socket(socket.AF_UNIX)
             listening.bind(path)
@@ -49,6 +49,6 @@ class DaemonClientTests(SynchronousTestCase):
         listening = socket.create_server(("127.0.0.1", 0))
         self.answer(listening, b"{}")
         client = DaemonClient("/nowhere/admin.sock", Address("127.0.0.1", listening.getsockname()[1]))
-        self.assertEqual(client.get("status"), {})
+        self.assertEqual(client.get("health"), {})
         (detour,) = client.detours
         self.assertIn("/nowhere/admin.sock: No such file or directory; this was read at the debug", detour)
