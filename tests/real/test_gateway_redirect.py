@@ -150,6 +150,7 @@ class RedirectTests(SynchronousTestCase):
         """A gateway counts its redirects, says of each cache how it is by its name, and promtool finds no fault."""
         self.build(next(self.origins()))
         redirects = 'contentcache_gateway_redirects_total{cache="near"}'
+        until(lambda: redirects in self.gateway.metrics(), "a cache that was probed")
         before = self.gateway.metrics()[redirects]
         digest = push_blob(self.origin, "org/app", random_bytes(_LAYER, 1))
         headers = {"Authorization": basic("ann", "secret")}
