@@ -80,10 +80,11 @@ class CacheState:
 @frozen
 class _Known:
     """
-    What is known of a cache at ``host``; the last success was at ``succeeded`` (monotonic seconds), which is
-    ``last_success`` since the epoch, and took ``round_trip`` seconds.
+    What is known of the cache ``name`` at ``host``; the last success was at ``succeeded`` (monotonic seconds),
+    which is ``last_success`` since the epoch, and took ``round_trip`` seconds.
     """
 
+    name: str
     host: str
     state: CacheState
     succeeded: float
@@ -141,11 +142,7 @@ class Liveness:
 
     def hosts(self) -> Mapping[str, HostHealth]:
         """What is known of each cache that was probed, by its name."""
-        return {
-            cache.name: self._known[cache.id].health(self._interval)
-            for cache in self._listed
-            if cache.id in self._known
-        }
+        return {known.name: known.health(self._interval) for known in self._known.values()}
 
     def health(self) -> Mapping[str, bool]:
         """Whether clients may be sent there, by the name of each cache that was probed."""
@@ -265,7 +262,7 @@ class Liveness:
         last, round_trip = (None, None) if before is None else (before.last_success, before.round_trip)
         if why is None:
             last, round_trip = now, took
-        self._known[cache.id] = _Known(cache.host, state, succeeded, last, round_trip)
+        self._known[cache.id] = _Known(cache.name, cache.host, state, succeeded, last, round_trip)
         # Once for each state, and once more where another thing is wrong.
         if known is None or known.alive != state.alive or why not in {None, known.why}:
             if state.alive:
