@@ -44,7 +44,9 @@ Labels:
 * ``kind``: what a request is about: {_listed(KINDS)};
 * ``cache`` of pulls: where the content came from: {_listed(CACHE_STATUSES)}. A manifest whose tag the origin has
   confirmed is ``affirmed``; what was served while the origin was away is ``stale``; a request that joined a running
-  download is ``coalesced``; what was not stored is ``uncached``;
+  download is ``coalesced``; what was not stored is ``uncached``. A 304 is a pull too, without bytes: its client has
+  the content, which is a ``hit``, or ``affirmed`` where the origin was asked. Errors and refused ranges (416) are
+  none, and count in ``contentcache_http_requests_total`` alone;
 * ``reason``: {_listed(EVICTION_REASONS)}; ``limit``: {_listed(LIMITS)};
 * ``host``: the URL of an upstream host, or the name that a certificate is for;
 * ``code``: a status, or ``failed``.
