@@ -19,7 +19,7 @@ from tests.real.unruly import Read, Unruly, ask
 SIZE: Final = 300_000
 HALF: Final = SIZE // 2
 #: Impatient enough for a test, patient enough for a busy machine.
-_OPTIONS: Final = {"stalltimeout": "1s", "connecttimeout": "1s"}
+_OPTIONS: Final = {"stalltimeout": "1s", "connecttimeout": "1s", "retryfor": "5s"}
 
 
 class FaultsTestCase(SynchronousTestCase):
