@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import click
 
 from contentcache.commands.main import main as commands
 from scripts.check_words import ROOT
+from scripts.generated import write_or_check
 
 _DOCUMENT: Final = ROOT / "docs" / "commands.rst"
 _HEAD: Final = """\
@@ -86,17 +87,5 @@ def _default(option: click.Option) -> str:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write the document, or check it; the exit status."""
-    text = "".join(document()).rstrip("\n") + "\n"
-    if "--check" in arguments:
-        if not _DOCUMENT.is_file() or _DOCUMENT.read_text("utf-8") != text:
-            sys.stderr.write(f"{_DOCUMENT}: not up to date, run python -m scripts.commands\n")
-            return 1
-        return 0
-    _DOCUMENT.write_text(text, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(_DOCUMENT, document(), sys.argv[1:], "scripts.commands"))

@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 
 from scripts.check_words import ROOT
+from scripts.generated import write_or_check
 
 FOLDER: Final = ROOT / "packaging" / "grafana"
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
@@ -171,15 +172,10 @@ def _query(name: str, label: str, query: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the files, or compare them."""
-    stale = []
-    for name, text in dashboards().items():
-        path = FOLDER / name
-        if "--check" not in arguments:
-            path.write_text(text, "utf-8")
-        elif not path.exists() or path.read_text("utf-8") != text:
-            stale.append(f"{path.relative_to(ROOT)} is not up to date: python -m scripts.dashboards")
-    print("\n".join(stale), end="\n" if stale else "")
-    return 1 if stale else 0
+    return max(
+        write_or_check(FOLDER / name, [text], arguments, "scripts.dashboards")
+        for name, text in dashboards().items()
+    )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from scripts.check_words import ROOT, log_events, tracked
+from scripts.generated import write_or_check
 
 _DOCUMENT: Final = ROOT / "docs" / "log-events.rst"
 _HEAD: Final = """\
@@ -57,17 +58,5 @@ def document() -> Iterator[str]:
             yield "\n"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write the document, or check it; the exit status."""
-    text = "".join(document()).rstrip("\n") + "\n"
-    if "--check" in arguments:
-        if not _DOCUMENT.is_file() or _DOCUMENT.read_text("utf-8") != text:
-            sys.stderr.write(f"{_DOCUMENT}: not up to date, run python -m scripts.log_events\n")
-            return 1
-        return 0
-    _DOCUMENT.write_text(text, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(_DOCUMENT, document(), sys.argv[1:], "scripts.log_events"))
